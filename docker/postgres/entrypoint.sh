@@ -1,0 +1,36 @@
+#!/bin/bash
+# Makes the database on the first start and runs the server. Of the well-known image's variables it understands
+# POSTGRES_USER, POSTGRES_PASSWORD_FILE (or POSTGRES_PASSWORD), POSTGRES_DB and PGDATA.
+set -euo pipefail
+
+if [ "${1-}" != postgres ]; then
+  exec "$@"
+fi
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  user=${POSTGRES_USER:-postgres}
+  database=${POSTGRES_DB:-$user}
+  if [ -n "${POSTGRES_PASSWORD_FILE-}" ]; then
+    POSTGRES_PASSWORD=$(< "$POSTGRES_PASSWORD_FILE")
+  fi
+  : "${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD_FILE to a file with the password of $user}"
+  # Made beside its place and moved when whole: a pod killed half-way starts over.
+  next=$PGDATA.next
+  rm -rf "$next"
+  initdb --pgdata "$next" --username "$user" --pwfile <(printf '%s' "$POSTGRES_PASSWORD") \
+    --auth-local trust --auth-host scram-sha-256 --encoding UTF8 --no-locale --no-sync
+  echo 'host all all all scram-sha-256' >> "$next/pg_hba.conf"
+  printf "listen_addresses = '*'\njit = off\n" >> "$next/postgresql.conf"
+  if [ "$database" != postgres ]; then
+    echo "CREATE DATABASE \"$database\"" | postgres --single -D "$next" postgres > /dev/null
+  fi
+  mkdir -p "$PGDATA"
+  if [ -n "$(ls -A "$PGDATA")" ]; then
+    echo "$PGDATA: holds files but no database; empty it" >&2
+    exit 1
+  fi
+  rmdir "$PGDATA"
+  mv "$next" "$PGDATA"
+  sync -f "$PGDATA"
+  unset POSTGRES_PASSWORD
+fi
+exec "$@"

@@ -1,0 +1,217 @@
+package apply
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
+)
+
+// view is what the watches show at one moment.
+type view struct {
+	objects     map[Ref]*unstructured.Unstructured // what is waited for
+	replicaSets []*unstructured.Unstructured
+	pods        []*corev1.Pod
+	slices      []*discoveryv1.EndpointSlice
+}
+
+// finding is what a look at one object says.
+type finding struct {
+	object   Ref
+	ready    bool
+	reason   string    // what the object lacks, in its own words
+	symptoms []symptom // what may be the cause, the gravest first
+}
+
+const (
+	deadlineExceeded   = "ProgressDeadlineExceeded"
+	revisionAnnotation = "deployment.kubernetes.io/revision"
+	// templateGenerationLabel is on the pods of a DaemonSet; k8s.io/api has no name for it.
+	templateGenerationLabel = "pod-template-generation"
+	// finalJobFailures is how many pods of a Job may fail before the Job is taken for
+	// failed, though its own limit may be higher: it waits 10 s before the second.
+	finalJobFailures = 2
+)
+
+// look says whether an object is ready and, if not, why.
+func (v *view) look(ref Ref) finding {
+	obj := v.objects[ref]
+	if obj == nil {
+		return finding{object: ref, reason: "not found"}
+	}
+	var found finding
+	switch ref.GroupKind() {
+	case schema.GroupKind{Group: batchv1.GroupName, Kind: "Job"}:
+		found = v.lookAtJob(obj)
+	case schema.GroupKind{Kind: "Service"}:
+		found = v.lookAtService(obj)
+	case schema.GroupKind{Kind: "Pod"}:
+		found = lookAtPod(obj)
+	default:
+		found = lookAtStatus(obj)
+	}
+	found.object = ref
+	if found.ready {
+		return found
+	}
+	for _, pod := range v.podsOf(obj) {
+		found.symptoms = append(found.symptoms, podSymptoms(pod)...)
+	}
+	slices.SortStableFunc(found.symptoms, func(a, b symptom) int { return cmp.Compare(a.weight(), b.weight()) })
+	return found
+}
+
+// lookAtStatus judges by the conventions that all kinds share.
+func lookAtStatus(obj *unstructured.Unstructured) finding {
+	result, err := status.Compute(obj)
+	if err != nil {
+		return finding{reason: err.Error()}
+	}
+	found := finding{ready: result.Status == status.CurrentStatus, reason: result.Message}
+	if found.ready {
+		return found
+	}
+	if result.Status == status.FailedStatus {
+		failure := symptom{class: classFailed, reason: "failed", message: result.Message}
+		for _, condition := range result.Conditions {
+			if condition.Reason == deadlineExceeded {
+				failure.reason, failure.message = deadlineExceeded, condition.Message
+			}
+		}
+		found.symptoms = append(found.symptoms, failure)
+	}
+	conditions, _ := status.GetObjectWithConditions(obj.Object)
+	if conditions == nil {
+		return found
+	}
+	for _, condition := range conditions.Status.Conditions {
+		if condition.Type == string(appsv1.DeploymentReplicaFailure) && condition.Status == corev1.ConditionTrue {
+			found.symptoms = append(found.symptoms, symptom{
+				class: classRefused, reason: condition.Reason, message: condition.Message, patience: refusedPatience,
+			})
+		}
+	}
+	return found
+}
+
+// lookAtJob takes only a complete Job for ready: kstatus takes a running one.
+func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
+	var job batchv1.Job
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &job); err != nil {
+		return finding{reason: err.Error()}
+	}
+	found := finding{reason: fmt.Sprintf("%d pods active, %d failed", job.Status.Active, job.Status.Failed)}
+	for _, condition := range job.Status.Conditions {
+		if condition.Status != corev1.ConditionTrue {
+			continue
+		}
+		switch condition.Type {
+		case batchv1.JobComplete:
+			return finding{ready: true}
+		case batchv1.JobFailed:
+			found.symptoms = append(found.symptoms, symptom{class: classFailed, reason: condition.Reason, message: condition.Message})
+		}
+	}
+	if len(found.symptoms) == 0 && job.Status.Failed >= finalJobFailures {
+		found.symptoms = append(found.symptoms, symptom{class: classFailed, reason: fmt.Sprintf("%d pods failed", job.Status.Failed)})
+	}
+	return found
+}
+
+// lookAtService takes a Service that selects pods for ready when it has an address
+// to send to.
+func (v *view) lookAtService(obj *unstructured.Unstructured) finding {
+	found := lookAtStatus(obj)
+	selector, _, _ := unstructured.NestedMap(obj.Object, "spec", "selector")
+	kind, _, _ := unstructured.NestedString(obj.Object, "spec", "type")
+	if !found.ready || len(selector) == 0 || kind == string(corev1.ServiceTypeExternalName) {
+		return found
+	}
+	for _, slice := range v.slices {
+		if slice.Namespace != obj.GetNamespace() || slice.Labels[discoveryv1.LabelServiceName] != obj.GetName() {
+			continue
+		}
+		for _, endpoint := range slice.Endpoints {
+			if endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready {
+				return found
+			}
+		}
+	}
+	return finding{reason: "no ready address"}
+}
+
+// lookAtPod takes a failed Pod for failed: kstatus takes it for done.
+func lookAtPod(obj *unstructured.Unstructured) finding {
+	found := lookAtStatus(obj)
+	phase, _, _ := unstructured.NestedString(obj.Object, "status", "phase")
+	if phase == string(corev1.PodFailed) {
+		return finding{reason: "failed", symptoms: []symptom{{class: classFailed, reason: "failed"}}}
+	}
+	// The pod's own symptoms say more, and have their own patience.
+	found.symptoms = nil
+	return found
+}
+
+// podsOf returns the pods that an object's readiness depends on: those of its
+// current template. Pods of the template before are not to blame for a rollout,
+// and as long as the controller has not seen the object's last change, no pod is.
+func (v *view) podsOf(obj *unstructured.Unstructured) []*corev1.Pod {
+	generation := obj.GetGeneration()
+	observed, _, _ := unstructured.NestedInt64(obj.Object, "status", "observedGeneration")
+	owner, label, value := obj.GetUID(), "", ""
+	switch obj.GroupVersionKind().GroupKind() {
+	case schema.GroupKind{Kind: "Pod"}:
+		return filter(v.pods, func(pod *corev1.Pod) bool { return pod.UID == obj.GetUID() })
+	case schema.GroupKind{Group: batchv1.GroupName, Kind: "Job"}:
+		observed = generation // Jobs do not tell, and cannot be changed
+	case schema.GroupKind{Group: appsv1.GroupName, Kind: "ReplicaSet"}:
+	case schema.GroupKind{Group: appsv1.GroupName, Kind: "Deployment"}:
+		owner = v.newestReplicaSet(obj)
+	case schema.GroupKind{Group: appsv1.GroupName, Kind: "StatefulSet"}:
+		label = appsv1.ControllerRevisionHashLabelKey
+		value, _, _ = unstructured.NestedString(obj.Object, "status", "updateRevision")
+	case schema.GroupKind{Group: appsv1.GroupName, Kind: "DaemonSet"}:
+		label, value = templateGenerationLabel, obj.GetAnnotations()[appsv1.DeprecatedTemplateGeneration]
+	default:
+		return nil
+	}
+	if observed < generation || owner == "" {
+		return nil
+	}
+	return filter(v.pods, func(pod *corev1.Pod) bool {
+		return metav1.GetControllerOf(pod) != nil && metav1.GetControllerOf(pod).UID == owner && pod.Labels[label] == value
+	})
+}
+
+// newestReplicaSet returns the UID of the ReplicaSet that a Deployment rolls out,
+// empty when it is not there yet.
+func (v *view) newestReplicaSet(deployment *unstructured.Unstructured) types.UID {
+	revision := deployment.GetAnnotations()[revisionAnnotation]
+	for _, set := range v.replicaSets {
+		controller := metav1.GetControllerOf(set)
+		if controller != nil && controller.UID == deployment.GetUID() && revision != "" && set.GetAnnotations()[revisionAnnotation] == revision {
+			return set.GetUID()
+		}
+	}
+	return ""
+}
+
+func filter[T any](items []T, keep func(T) bool) []T {
+	var kept []T
+	for _, item := range items {
+		if keep(item) {
+			kept = append(kept, item)
+		}
+	}
+	return kept
+}

@@ -1,0 +1,237 @@
+package apply
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+)
+
+func parse(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	obj := &unstructured.Unstructured{}
+	if err := obj.UnmarshalJSON(data); err != nil {
+		t.Fatal(err)
+	}
+	return obj
+}
+
+func look(obj *unstructured.Unstructured, v view) finding {
+	v.objects = map[Ref]*unstructured.Unstructured{RefOf(obj): obj}
+	return v.look(RefOf(obj))
+}
+
+func TestLookByStatus(t *testing.T) {
+	tests := []struct {
+		name, object string
+		ready        bool
+		headline     string
+	}{
+		{"a Job that runs is not ready", `
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrations, namespace: apps}
+status: {startTime: "2026-01-01T00:00:00Z", active: 1}
+`, false, "1 pods active, 0 failed"},
+		{"a Job that is complete is ready", `
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrations, namespace: apps}
+status: {conditions: [{type: Complete, status: "True"}]}
+`, true, ""},
+		{"a Job that failed is final", `
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrations, namespace: apps}
+status: {conditions: [{type: Failed, status: "True", reason: BackoffLimitExceeded, message: too many}]}
+`, false, "BackoffLimitExceeded: too many"},
+		{"a Job of which two pods failed is final", `
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrations, namespace: apps}
+status: {failed: 2}
+`, false, "2 pods failed"},
+		{"a Deployment whose controller has not seen the change is not ready", `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: apps, generation: 2}
+spec: {replicas: 1}
+status: {observedGeneration: 1, replicas: 1, readyReplicas: 1, availableReplicas: 1, updatedReplicas: 1}
+`, false, "Deployment generation is 2, but latest observed generation is 1"},
+		{"a Deployment that may not create pods says why", `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: apps, generation: 1}
+spec: {replicas: 1}
+status:
+  observedGeneration: 1
+  conditions: [{type: ReplicaFailure, status: "True", reason: FailedCreate, message: exceeded quota}]
+`, false, "FailedCreate: exceeded quota"},
+		{"a Deployment that made no progress is final", `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: apps, generation: 1}
+spec: {replicas: 1, progressDeadlineSeconds: 60}
+status:
+  observedGeneration: 1
+  conditions: [{type: Progressing, status: "False", reason: ProgressDeadlineExceeded, message: timed out}]
+`, false, "ProgressDeadlineExceeded: timed out"},
+		{"a definition that is established is ready", `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: fleets.example.dev}
+status: {conditions: [{type: NamesAccepted, status: "True"}, {type: Established, status: "True"}]}
+`, true, ""},
+		{"a Pod that failed is final", `
+apiVersion: v1
+kind: Pod
+metadata: {name: once, namespace: apps}
+status: {phase: Failed}
+`, false, "failed"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			found := look(parse(t, test.object), view{})
+			if found.ready != test.ready {
+				t.Errorf("ready: got %v, want %v", found.ready, test.ready)
+			}
+			if !test.ready && found.headline() != test.headline {
+				t.Errorf("got %q, want %q", found.headline(), test.headline)
+			}
+		})
+	}
+
+	t.Run("an object that is not there is not ready", func(t *testing.T) {
+		if found := (&view{}).look(Ref{Name: "none"}); found.ready || found.reason != "not found" {
+			t.Errorf("got %+v, want not found", found)
+		}
+	})
+}
+
+func TestLookAtService(t *testing.T) {
+	service := parse(t, `
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: apps}
+spec: {clusterIP: 10.0.0.1, selector: {app: web}}
+`)
+	slice := func(name string, ready bool) *discoveryv1.EndpointSlice {
+		return &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+			Endpoints:  []discoveryv1.Endpoint{{Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		}
+	}
+	tests := []struct {
+		name   string
+		slices []*discoveryv1.EndpointSlice
+		want   bool
+	}{
+		{"without addresses", nil, false},
+		{"with an address that is not ready", []*discoveryv1.EndpointSlice{slice("web", false)}, false},
+		{"with another Service's address", []*discoveryv1.EndpointSlice{slice("web-2", true)}, false},
+		{"with a ready address", []*discoveryv1.EndpointSlice{slice("web", false), slice("web", true)}, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if found := look(service, view{slices: test.slices}); found.ready != test.want {
+				t.Errorf("got ready=%v (%s), want %v", found.ready, found.reason, test.want)
+			}
+		})
+	}
+	t.Run("without a selector is ready", func(t *testing.T) {
+		bare := service.DeepCopy()
+		unstructured.RemoveNestedField(bare.Object, "spec", "selector")
+		if found := look(bare, view{}); !found.ready {
+			t.Errorf("got %s, want ready", found.reason)
+		}
+	})
+}
+
+// owned returns a crash-looping pod of a controller.
+func owned(name string, owner types.UID, labels map[string]string) *corev1.Pod {
+	pod := pod(container(waiting(crashLoop), terminated(1), 3))
+	yes := true
+	pod.Name, pod.Labels = name, labels
+	pod.OwnerReferences = []metav1.OwnerReference{{UID: owner, Controller: &yes}}
+	return pod
+}
+
+func TestOnlyPodsOfTheNewTemplateAreBlamed(t *testing.T) {
+	replicaSet := func(uid, owner, revision string) *unstructured.Unstructured {
+		return parse(t, `
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata:
+  name: web-`+uid+`
+  namespace: apps
+  uid: `+uid+`
+  annotations: {deployment.kubernetes.io/revision: "`+revision+`"}
+  ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: `+owner+`, controller: true}]
+`)
+	}
+	deployment := `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: apps, uid: deployment, generation: 2, annotations: {deployment.kubernetes.io/revision: "2"}}
+spec: {replicas: 1}
+status: {observedGeneration: 2, replicas: 2, updatedReplicas: 1}
+`
+	unseen := `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: apps, uid: deployment, generation: 3, annotations: {deployment.kubernetes.io/revision: "2"}}
+spec: {replicas: 1}
+status: {observedGeneration: 2, replicas: 2, updatedReplicas: 1}
+`
+	statefulSet := `
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: store, namespace: apps, uid: stateful, generation: 2}
+spec: {replicas: 1}
+status: {observedGeneration: 2, updateRevision: store-b}
+`
+	daemonSet := `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: apps, uid: daemon, generation: 2, annotations: {deprecated.daemonset.template.generation: "2"}}
+status: {observedGeneration: 2, desiredNumberScheduled: 1}
+`
+	v := view{
+		replicaSets: []*unstructured.Unstructured{replicaSet("old", "deployment", "1"), replicaSet("new", "deployment", "2"), replicaSet("other", "elsewhere", "2")},
+		pods: []*corev1.Pod{
+			owned("web-old", "old", nil), owned("web-new", "new", nil), owned("web-other", "other", nil),
+			owned("store-old", "stateful", map[string]string{"controller-revision-hash": "store-a"}),
+			owned("store-new", "stateful", map[string]string{"controller-revision-hash": "store-b"}),
+			owned("agent-old", "daemon", map[string]string{"pod-template-generation": "1"}),
+			owned("agent-new", "daemon", map[string]string{"pod-template-generation": "2"}),
+		},
+	}
+	tests := []struct {
+		name, object string
+		want         []string
+	}{
+		{"of a Deployment", deployment, []string{"web-new"}},
+		{"not before the controller has seen the change", unseen, nil},
+		{"of a StatefulSet", statefulSet, []string{"store-new"}},
+		{"of a DaemonSet", daemonSet, []string{"agent-new"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			for _, symptom := range look(parse(t, test.object), v).symptoms {
+				got = append(got, symptom.pod)
+			}
+			if len(got) != len(test.want) || len(got) > 0 && got[0] != test.want[0] {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,93 @@
+package apply
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// moment is what a pod looks like a while after the wait began.
+type moment struct {
+	at     time.Duration
+	status corev1.PodStatus
+}
+
+// endsAt plays moments to a patience the way Wait does, asking again when it is
+// told to, and returns when the wait would end; never if it does not within the
+// limit.
+func endsAt(moments []moment, limit time.Duration) time.Duration {
+	var p patience
+	start := time.Unix(0, 0)
+	for i, m := range moments {
+		until := limit
+		if i+1 < len(moments) {
+			until = moments[i+1].at
+		}
+		found := []finding{{object: Ref{Name: "web"}, symptoms: podSymptoms(pod(m.status))}}
+		for at := m.at; ; {
+			final, again := p.judge(found, start.Add(at))
+			if final {
+				return at
+			}
+			if again == 0 || at+again >= until {
+				break
+			}
+			at += again
+		}
+	}
+	return never
+}
+
+func TestPatience(t *testing.T) {
+	none := corev1.ContainerState{}
+	starting := container(waiting("ContainerCreating"), none, 0)
+	up := container(running, none, 0)
+	crash := func(restarts int32) corev1.PodStatus { return container(terminated(1), none, restarts) }
+	backOff := func(restarts int32) corev1.PodStatus { return container(waiting(crashLoop), terminated(1), restarts) }
+	upAgain := func(restarts int32) corev1.PodStatus { return container(running, terminated(1), restarts) }
+	const s = time.Second
+	tests := []struct {
+		name    string
+		moments []moment
+		want    time.Duration
+	}{
+		{"a slow start is waited for", []moment{{0, starting}, {9 * s, up}}, never},
+		{"an image that comes a moment late is waited for", []moment{{0, starting}, {1 * s, container(waiting("ErrImagePull"), none, 0)}, {2 * s, up}}, never},
+		{"a missing image ends it after two seconds, though its reason alternates", []moment{
+			{1 * s, container(waiting("ErrImagePull"), none, 0)}, {2 * s, container(waiting("ImagePullBackOff"), none, 0)},
+		}, 3 * s},
+		{"crashes while a dependency comes up are survived", []moment{{1 * s, crash(0)}, {2 * s, crash(1)}, {3 * s, backOff(1)}, {13 * s, upAgain(2)}}, never},
+		{"the third crash ends it", []moment{{1 * s, crash(0)}, {2 * s, crash(1)}, {3 * s, backOff(1)}, {13 * s, upAgain(2)}, {14 * s, crash(2)}}, 14 * s},
+		{"a crash loop with long runs ends it before 20 seconds", []moment{{1 * s, crash(0)}, {2 * s, upAgain(1)}, {8 * s, crash(1)}, {9 * s, backOff(1)}}, 16 * s},
+		{"a node with room a moment later is waited for", []moment{{0, unschedulable}, {4 * s, starting}}, never},
+		{"an unschedulable pod ends it", []moment{{0, unschedulable}}, 5 * s},
+		{"a crash loop from before the wait ends it at the next crash", []moment{{0, upAgain(5)}, {3 * s, crash(5)}}, 3 * s},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := endsAt(test.moments, time.Minute); got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+var unschedulable = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+	{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable},
+}}
+
+func TestPatienceWithADeadlineFromAnEarlierTry(t *testing.T) {
+	exceeded := []finding{{object: Ref{Name: "web"}, symptoms: []symptom{{class: classFailed, reason: deadlineExceeded}}}}
+	var p patience
+	if final, _ := p.judge(exceeded, time.Unix(0, 0)); final {
+		t.Error("ended at once, though the condition is older than the wait")
+	}
+	if final, _ := p.judge(exceeded, time.Unix(1, 0)); final {
+		t.Error("ended, though the condition is older than the wait")
+	}
+	p.judge([]finding{{object: Ref{Name: "web"}}}, time.Unix(2, 0))
+	if final, _ := p.judge(exceeded, time.Unix(3, 0)); !final {
+		t.Error("went on, though the deadline was exceeded during the wait")
+	}
+}

@@ -1,0 +1,84 @@
+package apply
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// Render builds the kustomization in dir and replaces the image names of all
+// containers by the references that images maps them to. A name that images does
+// not have is an error: the cluster would look for an image that nobody loaded.
+// The objects come in the order in which Apply applies them, the same for the same
+// input.
+func Render(dir string, images map[string]string) ([]*unstructured.Unstructured, error) {
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	var objs []*unstructured.Unstructured
+	for _, resource := range resources.Resources() {
+		data, err := resource.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", dir, resource.CurId(), err)
+		}
+		obj := &unstructured.Unstructured{}
+		if err := obj.UnmarshalJSON(data); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", dir, resource.CurId(), err)
+		}
+		if err := replaceImages(obj.Object, images); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", dir, RefOf(obj), err)
+		}
+		objs = append(objs, obj)
+	}
+	return slices.Concat(ranks(objs)...), nil
+}
+
+// replaceImages replaces the image names below node. It finds pod specs by their
+// shape, so that it also knows kinds that wrap a pod template in a field of their
+// own.
+func replaceImages(node any, images map[string]string) error {
+	switch node := node.(type) {
+	case []any:
+		for _, item := range node {
+			if err := replaceImages(item, images); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(node)) {
+			if key == "containers" || key == "initContainers" || key == "ephemeralContainers" {
+				if err := replaceContainerImages(node[key], images); err != nil {
+					return err
+				}
+			}
+			if err := replaceImages(node[key], images); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func replaceContainerImages(containers any, images map[string]string) error {
+	list, _ := containers.([]any)
+	for _, item := range list {
+		container, _ := item.(map[string]any)
+		name, ok := container["image"].(string)
+		if !ok {
+			continue
+		}
+		reference, ok := images[name]
+		if !ok {
+			return fmt.Errorf("container %v: image %q: not in the catalog; there are: %s",
+				container["name"], name, strings.Join(slices.Sorted(maps.Keys(images)), ", "))
+		}
+		container["image"] = reference
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package apply
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func waiting(reason string) corev1.ContainerState {
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}
+}
+
+func terminated(code int32) corev1.ContainerState {
+	return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code}}
+}
+
+var running = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+
+func pod(status corev1.PodStatus) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: "apps", UID: "pod-1"},
+		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways},
+		Status:     status,
+	}
+}
+
+func container(state, last corev1.ContainerState, restarts int32) corev1.PodStatus {
+	return corev1.PodStatus{
+		Phase:             corev1.PodRunning,
+		ContainerStatuses: []corev1.ContainerStatus{{Name: "web", State: state, LastTerminationState: last, RestartCount: restarts}},
+	}
+}
+
+func TestPodSymptoms(t *testing.T) {
+	none := corev1.ContainerState{}
+	tests := []struct {
+		name     string
+		status   corev1.PodStatus
+		policy   corev1.RestartPolicy
+		want     string // empty: no symptom
+		patience time.Duration
+		held     bool
+	}{
+		{"ready", corev1.PodStatus{
+			Conditions:        []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+			ContainerStatuses: container(running, terminated(1), 7).ContainerStatuses,
+		}, "", "", 0, false},
+		{"done", corev1.PodStatus{Phase: corev1.PodSucceeded}, "", "", 0, false},
+		{"just made", corev1.PodStatus{}, "", "Pod web-1: not seen by a node", never, false},
+		{"being created", container(waiting("ContainerCreating"), none, 0), "", "Pod web-1: ContainerCreating", never, false},
+		{"running, not ready", container(running, none, 0), "", "Pod web-1: container web is running, not ready", never, false},
+		{"image not on the node", container(waiting("ErrImageNeverPull"), none, 0), "", "Pod web-1: ErrImageNeverPull", imagePatience, true},
+		{"image pull", container(waiting("ImagePullBackOff"), none, 0), "", "Pod web-1: ImagePullBackOff", imagePatience, true},
+		{"image name", container(waiting("InvalidImageName"), none, 0), "", "Pod web-1: InvalidImageName", imagePatience, true},
+		{"secret missing", container(waiting("CreateContainerConfigError"), none, 0), "", "Pod web-1: CreateContainerConfigError", imagePatience, true},
+		{"first crash", container(terminated(1), none, 0), "", "Pod web-1: Error: exit 1", crashPatience, false},
+		{"up again after a crash", container(running, terminated(1), 1), "", "Pod web-1: not ready after 1 restarts: exit 1", never, false},
+		{"second crash", container(waiting(crashLoop), terminated(1), 1), "", "Pod web-1: CrashLoopBackOff: exit 1", crashPatience, true},
+		{"third crash", container(waiting(crashLoop), terminated(2), 2), "", "Pod web-1: CrashLoopBackOff: exit 2", 0, true},
+		{"third crash, seen at once", container(terminated(2), terminated(2), 2), "", "Pod web-1: Error: exit 2", 0, false},
+		{"up again after many crashes", container(running, terminated(1), 9), "", "Pod web-1: not ready after 9 restarts: exit 1", never, false},
+		{"started anew by a rebooted node", container(waiting("ContainerCreating"), terminated(255), 3), "", "Pod web-1: ContainerCreating: exit 255", crashPatience, false},
+		{"out of memory", container(waiting(crashLoop), corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}}, 2), "",
+			"Pod web-1: CrashLoopBackOff: exit 137 (OOMKilled)", 0, true},
+		{"ends again and again without an error", container(waiting(crashLoop), terminated(0), 2), "", "Pod web-1: CrashLoopBackOff: exit 0", 0, true},
+		{"failed once, left to its Job", container(terminated(1), none, 0), corev1.RestartPolicyNever, "Pod web-1: Error: exit 1", never, false},
+		{"unschedulable", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1 nodes are available"},
+		}}, "", "Pod web-1: Unschedulable: 0/1 nodes are available", schedulePatience, false},
+		{"evicted", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on disk"}, "", "Pod web-1: Evicted: low on disk", never, false},
+		{"init container crashes", corev1.PodStatus{Phase: corev1.PodPending,
+			InitContainerStatuses: []corev1.ContainerStatus{{Name: "prepare", State: waiting(crashLoop), LastTerminationState: terminated(3), RestartCount: 2}},
+			ContainerStatuses:     []corev1.ContainerStatus{{Name: "web", State: waiting("PodInitializing")}},
+		}, "", "Pod web-1: CrashLoopBackOff: exit 3", 0, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			pod := pod(test.status)
+			if test.policy != "" {
+				pod.Spec.RestartPolicy = test.policy
+			}
+			found := podSymptoms(pod)
+			if test.want == "" {
+				if len(found) != 0 {
+					t.Errorf("got %v, want no symptom", found)
+				}
+				return
+			}
+			if len(found) == 0 {
+				t.Fatalf("got no symptom, want %s", test.want)
+			}
+			if got := found[0].String(); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+			if found[0].patience != test.patience {
+				t.Errorf("patience: got %v, want %v", found[0].patience, test.patience)
+			}
+			if found[0].heldBack() != test.held {
+				t.Errorf("held back: got %v, want %v", found[0].heldBack(), test.held)
+			}
+		})
+	}
+
+	t.Run("being deleted", func(t *testing.T) {
+		pod := pod(container(waiting(crashLoop), terminated(1), 9))
+		pod.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+		if found := podSymptoms(pod); len(found) != 0 {
+			t.Errorf("got %v, want no symptom", found)
+		}
+	})
+}

@@ -1,0 +1,191 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+)
+
+func kindWith(t *testing.T, engine string, runner command.Runner) Kind {
+	t.Helper()
+	return Kind{Name: "e2e-1", Engine: engine, Kubeconfig: filepath.Join(t.TempDir(), "kubeconfig"), Runner: runner}
+}
+
+func TestConfigBindsOnlyLoopbackAndPatchesWhatTheHostNeeds(t *testing.T) {
+	config := Spec{Image: "node", Ports: []int32{30080}, OwnCNI: true, CgroupV1: true, Patches: "/patches"}.config()
+	if got := config.Networking.APIServerAddress; got != "127.0.0.1" {
+		t.Errorf("API server address: got %q", got)
+	}
+	mapping := config.Nodes[0].ExtraPortMappings[0]
+	if mapping.ListenAddress != "127.0.0.1" || mapping.HostPort != 0 || mapping.ContainerPort != 30080 {
+		t.Errorf("port mapping: got %+v", mapping)
+	}
+	if !config.Networking.DisableDefaultCNI {
+		t.Error("kind's CNI is not left out for an image with its own")
+	}
+	patches := strings.Join(config.KubeadmConfigPatches, "\n")
+	for _, want := range []string{"failCgroupV1: false", "ECDSA-P256", "directory: /kind/patches"} {
+		if !strings.Contains(patches, want) {
+			t.Errorf("kubeadm patches lack %q", want)
+		}
+	}
+	if plain := strings.Join(Spec{Image: "node"}.config().KubeadmConfigPatches, "\n"); strings.Contains(plain, "failCgroupV1") {
+		t.Error("failCgroupV1 is set on a host that does not need it")
+	}
+}
+
+func TestDeleteRemovesContainersAndVolumesOfThisClusterOnly(t *testing.T) {
+	removed := false
+	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		switch line := strings.Join(cmd.Args, " "); {
+		case strings.Contains(line, "ps --all") && !removed:
+			io.WriteString(cmd.Stdout, "e2e-1-control-plane\n")
+		case strings.HasPrefix(line, "podman rm"):
+			removed = true
+		case strings.Contains(line, "volume ls"):
+			io.WriteString(cmd.Stdout, "v1\nv2\n")
+		}
+		return nil
+	}}
+	if err := kindWith(t, "podman", runner).Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{
+		{"podman", "ps", "--all", "--filter", "label=io.x-k8s.kind.cluster=e2e-1", "--format", "{{.Names}}"},
+		{"podman", "rm", "--force", "--volumes", "--time", "0", "e2e-1-control-plane"},
+		{"podman", "ps", "--all", "--filter", "label=io.x-k8s.kind.cluster=e2e-1", "--format", "{{.Names}}"},
+		{"podman", "volume", "ls", "--quiet", "--filter", "label=e2e-1-control-plane"},
+		{"podman", "volume", "rm", "--force", "v1", "v2"},
+	}
+	if got := runner.Calls(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestDeleteOfNoClusterConverges(t *testing.T) {
+	runner := &command.Recorder{}
+	if err := kindWith(t, "docker", runner).Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range runner.Calls() {
+		if slices.Contains(call, "rm") {
+			t.Errorf("removed something: %v", call)
+		}
+	}
+}
+
+func TestDeleteFailsOnlyWhenSomethingIsLeft(t *testing.T) {
+	gone := false
+	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		if slices.Contains(cmd.Args, "ps") && !gone {
+			io.WriteString(cmd.Stdout, "e2e-1-control-plane\n")
+		}
+		if cmd.Args[1] == "rm" {
+			gone = true
+			return errors.New("did not receive an exit event")
+		}
+		return nil
+	}}
+	if err := kindWith(t, "docker", runner).Delete(t.Context()); err != nil {
+		t.Errorf("the containers are gone, got %v", err)
+	}
+	stuck := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		if slices.Contains(cmd.Args, "ps") {
+			io.WriteString(cmd.Stdout, "e2e-1-control-plane\n")
+		}
+		return nil
+	}}
+	err := kindWith(t, "docker", stuck).Delete(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "containers left: e2e-1-control-plane") {
+		t.Errorf("got %v, want the container that is left", err)
+	}
+}
+
+func TestImportStreamsOneArchiveIntoEveryNode(t *testing.T) {
+	var mu sync.Mutex
+	got := map[string]string{}
+	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		var data bytes.Buffer
+		_, err := io.Copy(&data, cmd.Stdin)
+		mu.Lock()
+		defer mu.Unlock()
+		got[cmd.Args[3]] = data.String()
+		return err
+	}}
+	saves := 0
+	err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1", "n2", "n3"}, func(_ context.Context, w io.Writer) error {
+		saves++
+		_, err := io.WriteString(w, "archive")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (map[string]string{"n1": "archive", "n2": "archive", "n3": "archive"}); !reflect.DeepEqual(got, want) || saves != 1 {
+		t.Errorf("got %v after %d saves, want %v after one", got, saves, want)
+	}
+	want := []string{"podman", "exec", "--interactive", "n1", "ctr", "--namespace", "k8s.io", "images", "import", "-"}
+	if !slices.ContainsFunc(runner.Calls(), func(call []string) bool { return slices.Equal(call, want) }) {
+		t.Errorf("no call %v", want)
+	}
+}
+
+func TestImportNamesTheNodeThatFails(t *testing.T) {
+	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		if cmd.Args[3] == "n2" {
+			return errors.New("no space left on device")
+		}
+		_, err := io.Copy(io.Discard, cmd.Stdin)
+		return err
+	}}
+	err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1", "n2"}, func(_ context.Context, w io.Writer) error {
+		for range 1000 {
+			if _, err := io.WriteString(w, strings.Repeat("x", 1000)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("got %v, want the node's error", err)
+	}
+}
+
+func TestPortsReadWhatTheEngineMapped(t *testing.T) {
+	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		_, err := fmt.Fprintln(cmd.Stdout, "30080/tcp -> 127.0.0.1:41000\n6443/tcp -> 127.0.0.1:41001")
+		return err
+	}}
+	got, err := kindWith(t, "podman", runner).Ports(t.Context(), "e2e-1-control-plane")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (map[int32]string{30080: "127.0.0.1:41000", 6443: "127.0.0.1:41001"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestOnlyTheListedErrorsAreRetried(t *testing.T) {
+	for text, want := range map[string]bool{
+		"Bind for 127.0.0.1:4000 failed: port is already allocated": true,
+		"could not find a log line that matches \"Reached target\"": true,
+		"network name kind already used":                            true,
+		"unable to apply caps: operation not permitted":             false,
+		"image not known": false,
+		"command \"podman run\" failed: exit status 126: crun: cgroups in hybrid": false,
+	} {
+		if got := transient.MatchString(text); got != want {
+			t.Errorf("%q: got %v, want %v", text, got, want)
+		}
+	}
+}

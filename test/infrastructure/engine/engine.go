@@ -1,0 +1,137 @@
+// Package engine drives the container engine of this machine, podman or docker,
+// through its command line. The choice is made once; every call goes to that one.
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+)
+
+// Engine is podman or docker. It is safe for concurrent use.
+type Engine struct {
+	Name   string // podman or docker: also the program's name
+	Runner command.Runner
+}
+
+// Build makes the image ref of the folder's Dockerfile, with labels key=value.
+// target names a stage; empty means the last.
+func (e Engine) Build(ctx context.Context, dir, ref, target string, labels ...string) error {
+	args := []string{e.Name, "build", "--tag", ref}
+	if target != "" {
+		args = append(args, "--target", target)
+	}
+	for _, label := range labels {
+		args = append(args, "--label", label)
+	}
+	if e.Name == "podman" {
+		// One layer a step, as docker does; without it podman squashes the stages'
+		// layers and copies the big ones again.
+		args = append(args, "--layers")
+	}
+	return e.Runner.Run(ctx, command.Cmd{Args: append(args, dir)})
+}
+
+// Exists tells whether the store holds exactly this reference.
+func (e Engine) Exists(ctx context.Context, ref string) (bool, error) {
+	err := e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "image", "inspect", "--format", "{{.Id}}", ref}})
+	var failed *command.Error
+	if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
+		// Both engines end with 1 or 125 and one of these texts for an image they do not know.
+		for _, text := range []string{"no such image", "No such image", "image not known", "failed to find image", "unable to inspect", "No such object"} {
+			if strings.Contains(failed.Stderr, text) {
+				return false, nil
+			}
+		}
+	}
+	return err == nil, err
+}
+
+// ErrNoAnswer is a registry that could not be reached in time.
+var ErrNoAnswer = errors.New("no answer from the registry")
+
+// Pull fetches ref. A registry that has not begun to answer within firstAnswer is
+// given up with ErrNoAnswer; once it answers, only ctx bounds the transfer.
+func (e Engine) Pull(ctx context.Context, ref string, firstAnswer time.Duration) error {
+	pull, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(firstAnswer, func() { cancel(fmt.Errorf("%w within %s", ErrNoAnswer, firstAnswer)) })
+	defer timer.Stop()
+	answered := &watcher{words: []string{"Pulling from", "Getting image source", "Copying blob", "Copying config"}, found: func() { timer.Stop() }}
+	return e.Runner.Run(pull, command.Cmd{Args: []string{e.Name, "pull", ref}, Stdout: answered, Stderr: answered})
+}
+
+// Save writes the images as one archive of a single platform to w.
+func (e Engine) Save(ctx context.Context, w io.Writer, refs ...string) error {
+	args := []string{e.Name, "save"}
+	if e.Name == "podman" {
+		args = append(args, "--format", "docker-archive")
+		if len(refs) > 1 {
+			args = append(args, "--multi-image-archive")
+		}
+	}
+	return e.Runner.Run(ctx, command.Cmd{Args: append(args, refs...), Stdout: w})
+}
+
+// Images returns the references in the store that carry the label key.
+func (e Engine) Images(ctx context.Context, label string) ([]string, error) {
+	out, err := command.Output(ctx, e.Runner, e.Name, "images", "--filter", "label="+label, "--format", "{{.Repository}}:{{.Tag}}")
+	return strings.Fields(out), err
+}
+
+// Remove removes references; an image that another reference names stays.
+func (e Engine) Remove(ctx context.Context, refs ...string) error {
+	if len(refs) == 0 {
+		return nil
+	}
+	return e.Runner.Run(ctx, command.Cmd{Args: append([]string{e.Name, "rmi"}, refs...)})
+}
+
+// RunPrivileged runs a program in a privileged container that is removed when it
+// ends, with a fresh volume on each path of volumes and read-only mounts
+// host:container. What it writes to standard output goes to stdout.
+func (e Engine) RunPrivileged(ctx context.Context, ref string, volumes, mounts []string, stdout io.Writer, entrypoint string, args ...string) error {
+	argv := []string{e.Name, "run", "--rm", "--privileged", "--network", "none", "--entrypoint", entrypoint}
+	for _, volume := range volumes {
+		argv = append(argv, "--volume", volume)
+	}
+	for _, mount := range mounts {
+		argv = append(argv, "--volume", mount+":ro")
+	}
+	return e.Runner.Run(ctx, command.Cmd{Args: append(append(argv, ref), args...), Stdout: stdout})
+}
+
+// watcher looks for words in what passes by.
+type watcher struct {
+	words []string
+	found func()
+
+	mu   sync.Mutex
+	seen bytes.Buffer
+	done bool
+}
+
+func (w *watcher) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done {
+		return len(p), nil
+	}
+	w.seen.Write(p)
+	for _, word := range w.words {
+		if bytes.Contains(w.seen.Bytes(), []byte(word)) {
+			w.done = true
+			w.seen.Reset()
+			w.found()
+			break
+		}
+	}
+	return len(p), nil
+}

@@ -1,0 +1,109 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/engine"
+)
+
+func TestArguments(t *testing.T) {
+	for _, test := range []struct {
+		name, engine string
+		call         func(engine.Engine) error
+		want         []string
+	}{
+		{"podman builds with layers", "podman",
+			func(e engine.Engine) error { return e.Build(context.Background(), "dir", "r:1", "base", "a=b") },
+			[]string{"podman", "build", "--tag", "r:1", "--target", "base", "--label", "a=b", "--layers", "dir"}},
+		{"docker builds", "docker",
+			func(e engine.Engine) error { return e.Build(context.Background(), "dir", "r:1", "") },
+			[]string{"docker", "build", "--tag", "r:1", "dir"}},
+		{"podman saves one archive of several images", "podman",
+			func(e engine.Engine) error { return e.Save(context.Background(), io.Discard, "a:1", "b:1") },
+			[]string{"podman", "save", "--format", "docker-archive", "--multi-image-archive", "a:1", "b:1"}},
+		{"docker saves", "docker",
+			func(e engine.Engine) error { return e.Save(context.Background(), io.Discard, "a:1") },
+			[]string{"docker", "save", "a:1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			runner := &command.Recorder{}
+			if err := test.call(engine.Engine{Name: test.engine, Runner: runner}); err != nil {
+				t.Fatal(err)
+			}
+			if got := runner.Calls(); !reflect.DeepEqual(got, [][]string{test.want}) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestExistsTellsAbsentFromBroken(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		err    error
+		exists bool
+		fails  bool
+	}{
+		{"present", nil, true, false},
+		{"absent in podman", &command.Error{ExitCode: 125, Stderr: "Error: inspecting object: a:1: image not known"}, false, false},
+		{"absent in docker", &command.Error{ExitCode: 1, Stderr: "Error response from daemon: No such image: a:1"}, false, false},
+		{"engine down", &command.Error{ExitCode: 1, Stderr: "Cannot connect to the Docker daemon"}, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			runner := &command.Recorder{Answer: func(command.Cmd) error { return test.err }}
+			exists, err := engine.Engine{Name: "podman", Runner: runner}.Exists(t.Context(), "a:1")
+			if exists != test.exists || (err != nil) != test.fails {
+				t.Errorf("got %v, %v", exists, err)
+			}
+		})
+	}
+}
+
+// registry is a runner whose pull says what a registry says, when it says it.
+type registry struct {
+	answersAfter time.Duration
+	transfer     time.Duration
+}
+
+func (r registry) Run(ctx context.Context, cmd command.Cmd) error {
+	for _, wait := range []struct {
+		time.Duration
+		text string
+	}{{r.answersAfter, "Getting image source signatures\n"}, {r.transfer, "done\n"}} {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait.Duration):
+			io.WriteString(cmd.Stderr, wait.text)
+		}
+	}
+	return nil
+}
+
+func TestPullGivesUpOnSilenceButNotOnASlowTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		err := engine.Engine{Name: "podman", Runner: registry{answersAfter: time.Hour}}.Pull(t.Context(), "a:1", 15*time.Second)
+		if !errors.Is(err, engine.ErrNoAnswer) {
+			t.Errorf("silent registry: got %v, want ErrNoAnswer", err)
+		}
+		err = engine.Engine{Name: "podman", Runner: registry{answersAfter: time.Second, transfer: 10 * time.Minute}}.Pull(t.Context(), "a:1", 15*time.Second)
+		if err != nil {
+			t.Errorf("slow transfer: got %v", err)
+		}
+	})
+}
+
+func TestRemoveOfNothingRunsNothing(t *testing.T) {
+	runner := &command.Recorder{}
+	if err := (engine.Engine{Name: "podman", Runner: runner}).Remove(t.Context()); err != nil || len(runner.Calls()) != 0 {
+		t.Errorf("got %v and %v", err, slices.Concat(runner.Calls()...))
+	}
+}

@@ -1,0 +1,148 @@
+package timeline_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
+)
+
+func read(t *testing.T, dir string) timeline.Document {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "timeline.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc timeline.Document
+	if err := json.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func open(t *testing.T, out *bytes.Buffer) (*timeline.Recorder, string) {
+	t.Helper()
+	dir := t.TempDir()
+	r, err := timeline.New(timeline.Options{Dir: dir, Cluster: "c", Variant: "standard", Out: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, dir
+}
+
+func TestStepsAreRecordedWithOutcomeAndDetail(t *testing.T) {
+	var out bytes.Buffer
+	r, dir := open(t, &out)
+	broken := errors.New("disk full")
+	steps := []struct {
+		name string
+		fn   func(context.Context, *timeline.Step) error
+		want timeline.Outcome
+	}{
+		{"done", func(context.Context, *timeline.Step) error { return nil }, timeline.Done},
+		{"cached", func(_ context.Context, s *timeline.Step) error { s.Cached("is there"); return nil }, timeline.Cached},
+		{"skipped", func(_ context.Context, s *timeline.Step) error { s.Skipped("nothing"); return nil }, timeline.Skipped},
+		{"failed", func(context.Context, *timeline.Step) error { return broken }, timeline.Failed},
+		{"canceled", func(context.Context, *timeline.Step) error { return context.Canceled }, timeline.Canceled},
+	}
+	for _, step := range steps {
+		err := r.Step(t.Context(), "build", step.name, step.fn)
+		if step.want == timeline.Failed && (!errors.Is(err, broken) || err.Error() != "build/failed: disk full") {
+			t.Errorf("error: got %v", err)
+		}
+	}
+	doc := read(t, dir)
+	for i, step := range steps {
+		if got := doc.Steps[i].Outcome; got != step.want {
+			t.Errorf("%s: got %s, want %s", step.name, got, step.want)
+		}
+	}
+	if !strings.Contains(out.String(), "build/cached") || !strings.Contains(out.String(), "is there") {
+		t.Errorf("progress lines lack the step or its detail:\n%s", out.String())
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "junit", "phases.xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report struct {
+		Tests    int `xml:"tests,attr"`
+		Failures int `xml:"failures,attr"`
+		Skipped  int `xml:"skipped,attr"`
+	}
+	if err := xml.Unmarshal(data, &report); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(report), "{5 1 2}"; got != want {
+		t.Errorf("JUnit counts: got %s, want %s", got, want)
+	}
+}
+
+func TestSumsSeparateSetupFromSuite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		r, dir := open(t, &out)
+		for _, step := range []struct {
+			phase string
+			takes time.Duration
+		}{{"build", 3 * time.Second}, {"cluster", 10 * time.Second}, {"suite", 20 * time.Second}, {"teardown", 2 * time.Second}} {
+			err := r.Step(t.Context(), step.phase, "x", func(ctx context.Context, _ *timeline.Step) error {
+				<-time.After(step.takes)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		doc := read(t, dir)
+		if doc.SetupSeconds != 13 || doc.SuiteSeconds != 20 || doc.TotalSeconds != 35 {
+			t.Errorf("got setup %v, suite %v, total %v; want 13, 20, 35", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds)
+		}
+	})
+}
+
+func TestLongStepSaysThatItRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		r, _ := open(t, &out)
+		err := r.Step(t.Context(), "build", "node", func(_ context.Context, s *timeline.Step) error {
+			s.Status("compiling")
+			<-time.After(65 * time.Second)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(out.String(), "running for"); got != 2 {
+			t.Errorf("got %d heartbeats in 65 s, want 2:\n%s", got, out.String())
+		}
+	})
+}
+
+func TestLogBelongsToTheStep(t *testing.T) {
+	var out bytes.Buffer
+	r, dir := open(t, &out)
+	err := r.Step(t.Context(), "load", "gateway", func(ctx context.Context, _ *timeline.Step) error {
+		_, err := fmt.Fprintln(timeline.Log(ctx), "importing")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "log", "load-gateway.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(data) != "importing\n" {
+		t.Errorf("got %q", data)
+	}
+}
