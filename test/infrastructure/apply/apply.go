@@ -169,7 +169,8 @@ func immutable(err error) bool {
 	return false
 }
 
-// useless reports whether a Job can only fail: it has, or its pods are held back.
+// useless reports whether Wait would take a Job for failed: it has, or its pods
+// have, or are held back.
 func (a *Applier) useless(ctx context.Context, obj *unstructured.Unstructured) (bool, error) {
 	var job batchv1.Job
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &job); err != nil {
@@ -184,6 +185,9 @@ func (a *Applier) useless(ctx context.Context, obj *unstructured.Unstructured) (
 				return false, nil
 			}
 		}
+	}
+	if job.Status.Failed >= finalJobFailures {
+		return true, nil
 	}
 	held, err := a.heldBack(ctx, obj)
 	return len(held) > 0, err
@@ -259,7 +263,7 @@ func (a *Applier) restart(ctx context.Context, workload *unstructured.Unstructur
 }
 
 // heldBack returns the pods of a workload that have crashed or lack their image or
-// configuration and wait for a node's next try.
+// configuration, so that the node waits longer and longer before it tries again.
 func (a *Applier) heldBack(ctx context.Context, workload *unstructured.Unstructured) ([]corev1.Pod, error) {
 	field, _, err := unstructured.NestedMap(workload.Object, "spec", "selector")
 	if err != nil {
@@ -280,7 +284,7 @@ func (a *Applier) heldBack(ctx context.Context, workload *unstructured.Unstructu
 	var held []corev1.Pod
 	for _, pod := range pods.Items {
 		for _, symptom := range podSymptoms(&pod) {
-			if symptom.heldBack() && pod.DeletionTimestamp == nil {
+			if symptom.held {
 				held = append(held, pod)
 				break
 			}

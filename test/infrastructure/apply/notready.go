@@ -43,7 +43,7 @@ func (e *NotReadyError) Error() string {
 		}
 	}
 	lines = append(lines, e.Nodes...)
-	if e.Err != nil && e.Err != context.DeadlineExceeded { // the bare sentinel says no more than the time above
+	if e.Err != nil && e.Err.Error() != context.DeadlineExceeded.Error() { // the bare sentinel says no more than the time above
 		lines = append(lines, "the wait ended: "+e.Err.Error())
 	}
 	return strings.Join(lines, "\n")
@@ -101,7 +101,17 @@ func (f finding) headline() string {
 	if len(f.symptoms) == 0 {
 		return f.reason
 	}
-	return f.symptoms[0].String()
+	text := f.symptoms[0].String()
+	// That an object failed says little without what its pods did.
+	if first := f.firstPod(); first > 0 && f.symptoms[0].pod == "" {
+		text += ": " + f.symptoms[first].String()
+	}
+	return text
+}
+
+// firstPod is the index of the gravest symptom of a pod, -1 when no pod has any.
+func (f finding) firstPod() int {
+	return slices.IndexFunc(f.symptoms, func(s symptom) bool { return s.pod != "" })
 }
 
 // explain completes a laggard with logs and events.
@@ -110,10 +120,10 @@ func (a *Applier) explain(ctx context.Context, found finding, laggard *Laggard) 
 	logs := 0
 	for i, symptom := range found.symptoms {
 		pods[symptom.pod] = true
-		if i > 0 {
+		if !strings.Contains(laggard.Reason, symptom.String()) {
 			laggard.Details = append(laggard.Details, symptom.String())
 		}
-		if symptom.container == "" || symptom.heldBack() && symptom.class != classCrash || logs == maxLogs {
+		if symptom.container == "" || symptom.class == classImage || symptom.class == classConfig || logs == maxLogs {
 			continue
 		}
 		lines := a.logTail(ctx, found.object.Namespace, symptom)
@@ -121,7 +131,7 @@ func (a *Applier) explain(ctx context.Context, found finding, laggard *Laggard) 
 			continue
 		}
 		logs++
-		if i == 0 {
+		if i == found.firstPod() {
 			laggard.Reason += ": " + lines[len(lines)-1]
 		}
 		laggard.Details = append(laggard.Details, fmt.Sprintf("log of %s/%s:", symptom.pod, symptom.container))
@@ -129,7 +139,11 @@ func (a *Applier) explain(ctx context.Context, found finding, laggard *Laggard) 
 			laggard.Details = append(laggard.Details, "  "+line)
 		}
 	}
-	laggard.Details = append(laggard.Details, a.warnings(ctx, found.object, pods)...)
+	for _, event := range a.warnings(ctx, found.object, pods) {
+		if !strings.Contains(laggard.Reason, event.message) {
+			laggard.Details = append(laggard.Details, "event: "+event.object+": "+event.reason+": "+event.message)
+		}
+	}
 }
 
 // logTail returns the last lines of the log that explains a symptom, none when it
@@ -155,12 +169,15 @@ func (a *Applier) logTail(ctx context.Context, namespace string, symptom symptom
 	return nil
 }
 
+// warning is what a warning event says.
+type warning struct{ object, reason, message string }
+
 // warnings returns the latest warning events about an object, what it owns by name,
-// or one of its pods.
-func (a *Applier) warnings(ctx context.Context, object Ref, pods map[string]bool) []string {
+// or one of its pods; of those with the same reason the last one.
+func (a *Applier) warnings(ctx context.Context, object Ref, pods map[string]bool) []warning {
 	events, err := a.client.CoreV1().Events(object.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "type=" + corev1.EventTypeWarning})
 	if err != nil {
-		return []string{"events: " + err.Error()}
+		return []warning{{object.String(), "events", err.Error()}}
 	}
 	about := func(event corev1.Event) bool {
 		involved := event.InvolvedObject
@@ -170,14 +187,13 @@ func (a *Applier) warnings(ctx context.Context, object Ref, pods map[string]bool
 	}
 	found := filter(events.Items, about)
 	slices.SortStableFunc(found, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
-	var lines []string
+	var warnings []warning
 	for _, event := range found {
-		line := fmt.Sprintf("event: %s/%s: %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Reason, oneLine(event.Message))
-		if !slices.Contains(lines, line) {
-			lines = append(lines, line)
-		}
+		said := warning{event.InvolvedObject.Kind + "/" + event.InvolvedObject.Name, event.Reason, oneLine(event.Message)}
+		warnings = slices.DeleteFunc(warnings, func(w warning) bool { return w.object == said.object && w.reason == said.reason })
+		warnings = append(warnings, said)
 	}
-	return lines[max(0, len(lines)-maxEvents):]
+	return warnings[max(0, len(warnings)-maxEvents):]
 }
 
 func eventTime(event corev1.Event) time.Time {

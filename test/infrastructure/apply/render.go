@@ -15,24 +15,24 @@ import (
 // containers by the references that images maps them to. A name that images does
 // not have is an error: the cluster would look for an image that nobody loaded.
 // The objects come in the order in which Apply applies them, the same for the same
-// input.
+// input. Errors do not name dir: the caller knows how its reader calls it.
 func Render(dir string, images map[string]string) ([]*unstructured.Unstructured, error) {
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
+		return nil, err
 	}
 	var objs []*unstructured.Unstructured
 	for _, resource := range resources.Resources() {
 		data, err := resource.MarshalJSON()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", dir, resource.CurId(), err)
+			return nil, fmt.Errorf("%s: %w", resource.CurId(), err)
 		}
 		obj := &unstructured.Unstructured{}
 		if err := obj.UnmarshalJSON(data); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", dir, resource.CurId(), err)
+			return nil, fmt.Errorf("%s: %w", resource.CurId(), err)
 		}
 		if err := replaceImages(obj.Object, images); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", dir, RefOf(obj), err)
+			return nil, fmt.Errorf("%s: %w", RefOf(obj), err)
 		}
 		objs = append(objs, obj)
 	}

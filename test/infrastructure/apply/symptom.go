@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ type symptom struct {
 	message        string
 	patience       time.Duration // how long it may last before it counts as final; never means for ever
 	previous       bool          // the log that explains it is that of the container before
+	held           bool          // a new pod would be tried sooner than this one
 }
 
 // class tells kinds of trouble apart whose reason changes while it lasts: an image
@@ -60,14 +62,11 @@ const (
 var (
 	imageReasons  = []string{"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError", "RegistryUnavailable"}
 	configReasons = []string{"CreateContainerConfigError", "CreateContainerError"}
+	// startReasons are those of a container whose program could not be started at all.
+	startReasons = []string{"StartError", "ContainerCannotRun"}
 )
 
 const crashLoop = "CrashLoopBackOff"
-
-// heldBack reports whether the node waits before it tries again.
-func (s symptom) heldBack() bool {
-	return s.class == classImage || s.class == classConfig || s.reason == crashLoop
-}
 
 // key identifies a symptom while it lasts.
 func (s symptom) key() string { return s.pod + "/" + s.container + "/" + string(s.class) }
@@ -147,39 +146,47 @@ func containerSymptom(pod *corev1.Pod, status corev1.ContainerStatus) (symptom, 
 	switch state := status.State; {
 	case state.Waiting != nil && slices.Contains(imageReasons, state.Waiting.Reason):
 		found.class, found.reason, found.message = classImage, state.Waiting.Reason, state.Waiting.Message
-		found.patience = imagePatience
+		found.patience, found.held = imagePatience, true
 	case state.Waiting != nil && slices.Contains(configReasons, state.Waiting.Reason):
 		found.class, found.reason, found.message = classConfig, state.Waiting.Reason, state.Waiting.Message
-		found.patience = imagePatience
+		found.patience, found.held = imagePatience, true
 	case state.Waiting != nil && (state.Waiting.Reason == crashLoop || failed(last)):
-		found.class, found.reason, found.previous = classCrash, state.Waiting.Reason, true
-		found.message = exit(last)
-	case state.Terminated != nil && failed(state.Terminated):
-		found.class, found.reason = classCrash, cmp.Or(state.Terminated.Reason, "Error")
-		found.message = exit(state.Terminated)
-	case state.Running != nil && status.Ready, state.Terminated != nil:
-		return symptom{}, false
-	case state.Running != nil && failed(last):
-		// It may come up this time; the time of its crashes goes on counting.
-		found.class, found.reason = classCrash, fmt.Sprintf("not ready after %d restarts", status.RestartCount)
-		found.message = exit(last)
-		found.previous = true
-		return found, true
-	case state.Running != nil:
+		found.crash(pod, status, last)
+		found.reason, found.previous = state.Waiting.Reason, true
+	case failed(state.Terminated):
+		found.crash(pod, status, state.Terminated)
+		found.reason = cmp.Or(state.Terminated.Reason, "Error")
+		found.message = strings.Replace(found.message, " ("+found.reason+")", "", 1)
+	case state.Running != nil && !status.Ready && failed(last):
+		// It may come up this time, and the time of its crashes goes on counting.
+		found.crash(pod, status, last)
+		found.reason, found.previous = fmt.Sprintf("not ready after %d restarts", status.RestartCount), true
+		found.patience = never
+	case state.Running != nil && !status.Ready:
 		found.class, found.reason = classWaiting, "container "+status.Name+" is running, not ready"
 	case state.Waiting != nil:
 		found.class, found.reason, found.message = classWaiting, state.Waiting.Reason, state.Waiting.Message
 	default:
 		return symptom{}, false
 	}
-	// A Job's pod that is not restarted is the Job's to judge.
-	if found.class == classCrash && pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
-		found.patience = crashPatience
-		if status.RestartCount >= finalCrashes && (found.reason == crashLoop || status.State.Terminated != nil) {
-			found.patience = 0
-		}
-	}
 	return found, true
+}
+
+// crash makes s the symptom of a container that ended as end says.
+func (s *symptom) crash(pod *corev1.Pod, status corev1.ContainerStatus, end *corev1.ContainerStateTerminated) {
+	s.class, s.message = classCrash, exit(end)
+	if pod.Spec.RestartPolicy == corev1.RestartPolicyNever {
+		return // a Job's pod that is not restarted is the Job's to judge
+	}
+	s.held = true
+	s.patience = crashPatience
+	looping := status.State.Terminated != nil || status.State.Waiting != nil && status.State.Waiting.Reason == crashLoop
+	switch {
+	case end != nil && slices.Contains(startReasons, end.Reason):
+		s.patience = imagePatience
+	case looping && status.RestartCount >= finalCrashes:
+		s.patience = 0
+	}
 }
 
 func failed(state *corev1.ContainerStateTerminated) bool {

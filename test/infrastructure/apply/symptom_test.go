@@ -55,13 +55,15 @@ func TestPodSymptoms(t *testing.T) {
 		{"image pull", container(waiting("ImagePullBackOff"), none, 0), "", "Pod web-1: ImagePullBackOff", imagePatience, true},
 		{"image name", container(waiting("InvalidImageName"), none, 0), "", "Pod web-1: InvalidImageName", imagePatience, true},
 		{"secret missing", container(waiting("CreateContainerConfigError"), none, 0), "", "Pod web-1: CreateContainerConfigError", imagePatience, true},
-		{"first crash", container(terminated(1), none, 0), "", "Pod web-1: Error: exit 1", crashPatience, false},
-		{"up again after a crash", container(running, terminated(1), 1), "", "Pod web-1: not ready after 1 restarts: exit 1", never, false},
+		{"first crash", container(terminated(1), none, 0), "", "Pod web-1: Error: exit 1", crashPatience, true},
+		{"up again after a crash", container(running, terminated(1), 1), "", "Pod web-1: not ready after 1 restarts: exit 1", never, true},
 		{"second crash", container(waiting(crashLoop), terminated(1), 1), "", "Pod web-1: CrashLoopBackOff: exit 1", crashPatience, true},
 		{"third crash", container(waiting(crashLoop), terminated(2), 2), "", "Pod web-1: CrashLoopBackOff: exit 2", 0, true},
-		{"third crash, seen at once", container(terminated(2), terminated(2), 2), "", "Pod web-1: Error: exit 2", 0, false},
-		{"up again after many crashes", container(running, terminated(1), 9), "", "Pod web-1: not ready after 9 restarts: exit 1", never, false},
-		{"started anew by a rebooted node", container(waiting("ContainerCreating"), terminated(255), 3), "", "Pod web-1: ContainerCreating: exit 255", crashPatience, false},
+		{"third crash, seen at once", container(terminated(2), terminated(2), 2), "", "Pod web-1: Error: exit 2", 0, true},
+		{"up again after many crashes", container(running, terminated(1), 9), "", "Pod web-1: not ready after 9 restarts: exit 1", never, true},
+		{"started anew by a rebooted node", container(waiting("ContainerCreating"), terminated(255), 3), "", "Pod web-1: ContainerCreating: exit 255", crashPatience, true},
+		{"no such program", container(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: "exec: not found"}}, none, 0), "",
+			"Pod web-1: StartError: exit 128: exec: not found", imagePatience, true},
 		{"out of memory", container(waiting(crashLoop), corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}}, 2), "",
 			"Pod web-1: CrashLoopBackOff: exit 137 (OOMKilled)", 0, true},
 		{"ends again and again without an error", container(waiting(crashLoop), terminated(0), 2), "", "Pod web-1: CrashLoopBackOff: exit 0", 0, true},
@@ -97,8 +99,8 @@ func TestPodSymptoms(t *testing.T) {
 			if found[0].patience != test.patience {
 				t.Errorf("patience: got %v, want %v", found[0].patience, test.patience)
 			}
-			if found[0].heldBack() != test.held {
-				t.Errorf("held back: got %v, want %v", found[0].heldBack(), test.held)
+			if found[0].held != test.held {
+				t.Errorf("held back: got %v, want %v", found[0].held, test.held)
 			}
 		})
 	}

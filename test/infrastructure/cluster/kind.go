@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -42,6 +43,7 @@ type Spec struct {
 	OwnCNI     bool                // the node image brings its own network configuration, kind's is left out
 	CgroupV1   bool                // the host has cgroup v1, which the kubelet refuses unless told otherwise
 	Patches    string              // host folder with kubeadm patches; empty for none
+	Mounts     map[string]string   // host folder to the path in the control plane's node where it is mounted, writable
 	ExtraNodes []v1alpha4.Node     // besides the control plane
 	Networking v1alpha4.Networking // merged below the settings made here
 }
@@ -76,8 +78,11 @@ func (s Spec) config() *v1alpha4.Cluster {
 	if s.CgroupV1 {
 		cluster.KubeadmConfigPatches = append(cluster.KubeadmConfigPatches, "kind: KubeletConfiguration\nfailCgroupV1: false\n")
 	}
+	for _, host := range slices.Sorted(maps.Keys(s.Mounts)) {
+		cluster.Nodes[0].ExtraMounts = append(cluster.Nodes[0].ExtraMounts, v1alpha4.Mount{HostPath: host, ContainerPath: s.Mounts[host]})
+	}
 	if s.Patches != "" {
-		cluster.Nodes[0].ExtraMounts = []v1alpha4.Mount{{HostPath: s.Patches, ContainerPath: "/kind/patches", Readonly: true}}
+		cluster.Nodes[0].ExtraMounts = append(cluster.Nodes[0].ExtraMounts, v1alpha4.Mount{HostPath: s.Patches, ContainerPath: "/kind/patches", Readonly: true})
 		cluster.KubeadmConfigPatches = append(cluster.KubeadmConfigPatches, "kind: InitConfiguration\npatches:\n  directory: /kind/patches\n")
 	}
 	v1alpha4.SetDefaultsCluster(cluster)
@@ -119,9 +124,11 @@ func (k Kind) create(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	done := make(chan error, 1)
+	var created error
+	done := make(chan struct{})
 	go func() {
-		done <- provider.Create(k.Name,
+		defer close(done)
+		created = provider.Create(k.Name,
 			kind.CreateWithV1Alpha4Config(spec.config()),
 			kind.CreateWithKubeconfigPath(k.Kubeconfig),
 			kind.CreateWithRetain(true), // diagnostics come before removal
@@ -130,9 +137,9 @@ func (k Kind) create(ctx context.Context, spec Spec) error {
 		)
 	}()
 	select {
-	case err = <-done:
-		if err != nil {
-			return fmt.Errorf("cluster %s: %s", k.Name, fullText(err))
+	case <-done:
+		if created != nil {
+			return fmt.Errorf("cluster %s: %s", k.Name, fullText(created))
 		}
 		return os.Chmod(k.Kubeconfig, 0o600)
 	case <-ctx.Done():
@@ -144,7 +151,7 @@ func (k Kind) create(ctx context.Context, spec Spec) error {
 	defer cancel()
 	err = k.Delete(cleanup)
 	select {
-	case <-done:
+	case <-done: // of a creation whose containers are gone, an error of no interest
 		err = errors.Join(err, k.Delete(cleanup))
 	case <-cleanup.Done():
 		err = errors.Join(err, fmt.Errorf("cluster %s: kind did not end within %s of being canceled; run: go tool mage cluster:delete", k.Name, cancelTimeout))

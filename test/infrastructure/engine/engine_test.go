@@ -17,25 +17,25 @@ import (
 func TestArguments(t *testing.T) {
 	for _, test := range []struct {
 		name, engine string
-		call         func(engine.Engine) error
+		call         func(context.Context, engine.Engine) error
 		want         []string
 	}{
 		{"podman builds with layers", "podman",
-			func(e engine.Engine) error { return e.Build(context.Background(), "dir", "r:1", "base", "a=b") },
+			func(ctx context.Context, e engine.Engine) error { return e.Build(ctx, "dir", "r:1", "base", "a=b") },
 			[]string{"podman", "build", "--tag", "r:1", "--target", "base", "--label", "a=b", "--layers", "dir"}},
 		{"docker builds", "docker",
-			func(e engine.Engine) error { return e.Build(context.Background(), "dir", "r:1", "") },
+			func(ctx context.Context, e engine.Engine) error { return e.Build(ctx, "dir", "r:1", "") },
 			[]string{"docker", "build", "--tag", "r:1", "dir"}},
 		{"podman saves one archive of several images", "podman",
-			func(e engine.Engine) error { return e.Save(context.Background(), io.Discard, "a:1", "b:1") },
+			func(ctx context.Context, e engine.Engine) error { return e.Save(ctx, io.Discard, "a:1", "b:1") },
 			[]string{"podman", "save", "--format", "docker-archive", "--multi-image-archive", "a:1", "b:1"}},
 		{"docker saves", "docker",
-			func(e engine.Engine) error { return e.Save(context.Background(), io.Discard, "a:1") },
+			func(ctx context.Context, e engine.Engine) error { return e.Save(ctx, io.Discard, "a:1") },
 			[]string{"docker", "save", "a:1"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			runner := &command.Recorder{}
-			if err := test.call(engine.Engine{Name: test.engine, Runner: runner}); err != nil {
+			if err := test.call(t.Context(), engine.Engine{Name: test.engine, Runner: runner}); err != nil {
 				t.Fatal(err)
 			}
 			if got := runner.Calls(); !reflect.DeepEqual(got, [][]string{test.want}) {

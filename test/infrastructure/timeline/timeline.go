@@ -53,7 +53,10 @@ type Document struct {
 }
 
 // Phases that follow a suite and are no part of setting up.
-var afterSuite = []string{"suite", "coverage", "gather", "teardown"}
+var afterSuite = []string{"suite", "coverage", "gather", teardown}
+
+// teardown is the phase that makes no evidence.
+const teardown = "teardown"
 
 // Options say where a Recorder writes.
 type Options struct {
@@ -78,24 +81,45 @@ type Recorder struct {
 	doc     Document
 	running []*Step
 	live    bool // a live line is on the screen
+	emptied bool // log/ and junit/ hold this run's files only
 }
 
-// New makes the evidence folder, with empty log/ and junit/ folders, and returns
-// a recorder for it.
+// New returns a recorder. The evidence of the run before stays until this run's
+// first step that makes some: removing a cluster must not remove what tells why it
+// failed.
 func New(opts Options) (*Recorder, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	for _, sub := range []string{"log", "junit"} {
-		dir := filepath.Join(opts.Dir, sub)
-		if err := os.RemoveAll(dir); err != nil {
-			return nil, err
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, sub := range folders {
+		if err := os.MkdirAll(filepath.Join(opts.Dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
 	return &Recorder{opts: opts, doc: Document{Cluster: opts.Cluster, Variant: opts.Variant, Started: opts.Now(), Steps: []Entry{}}}, nil
+}
+
+// folders below Dir that hold one run's evidence.
+var folders = []string{"log", "junit"}
+
+// empty removes the evidence of the run before, once.
+func (r *Recorder) empty() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.emptied {
+		return nil
+	}
+	r.emptied = true
+	for _, sub := range folders {
+		dir := filepath.Join(r.opts.Dir, sub)
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Step is a step while it runs.
@@ -160,6 +184,11 @@ func (s *Step) title() string { return s.entry.Phase + "/" + s.entry.Name }
 // Step runs fn as one step. It returns fn's error with the step's name before it;
 // an error that comes of a context that ended is recorded as canceled.
 func (r *Recorder) Step(ctx context.Context, phase, name string, fn func(context.Context, *Step) error) error {
+	if phase != teardown {
+		if err := r.empty(); err != nil {
+			return err
+		}
+	}
 	path := filepath.Join(r.opts.Dir, "log", phase+"-"+strings.ReplaceAll(name, "/", "-")+".log")
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -327,6 +356,9 @@ func (r *Recorder) beat(step *Step) func() {
 
 // write stores timeline.json and the phases' JUnit report. The caller holds mu.
 func (r *Recorder) write() error {
+	if !r.emptied { // a teardown by itself
+		return nil
+	}
 	data, err := json.MarshalIndent(r.doc, "", "  ")
 	if err != nil {
 		return err

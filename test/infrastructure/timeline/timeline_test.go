@@ -146,3 +146,25 @@ func TestLogBelongsToTheStep(t *testing.T) {
 		t.Errorf("got %q", data)
 	}
 }
+
+func TestTeardownByItselfKeepsTheEvidence(t *testing.T) {
+	var out bytes.Buffer
+	nothing := func(context.Context, *timeline.Step) error { return nil }
+	first, dir := open(t, &out)
+	if err := first.Step(t.Context(), "build", "gateway", nothing); err != nil {
+		t.Fatal(err)
+	}
+	again, err := timeline.New(timeline.Options{Dir: dir, Out: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Step(t.Context(), "teardown", "cluster", nothing); err != nil {
+		t.Fatal(err)
+	}
+	if doc := read(t, dir); len(doc.Steps) != 1 || doc.Steps[0].Phase != "build" {
+		t.Errorf("got %+v, want the first run's steps", doc.Steps)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "log", "build-gateway.log")); err != nil {
+		t.Error(err)
+	}
+}

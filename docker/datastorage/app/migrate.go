@@ -1,0 +1,68 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"kubernaut.ai/e2e/docker/datastorage/migrations"
+	"kubernaut.ai/e2e/docker/datastorage/postgres"
+	"kubernaut.ai/e2e/docker/datastorage/settings"
+)
+
+// Migrate brings the database to this binary's schema and makes the partitions for
+// the months to come. It waits, with back-off, for a database that is not there yet,
+// until ctx ends.
+func Migrate(ctx context.Context, opts Options) error {
+	s, err := settings.LoadDatabase(opts.ConfigPath)
+	if err != nil {
+		return err
+	}
+	log := NewLog(opts.Log, s.Logging.Level)
+	pool, err := s.Database.Pool()
+	if err != nil {
+		return err
+	}
+	// The migrations get connections of their own, without the store's limits.
+	connecting := pool.ConnConfig.Copy()
+	store, err := postgres.Open(pool, s.Database.Timeout)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := wait(ctx, store, log); err != nil {
+		return err
+	}
+	applied, err := migrations.Up(ctx, connecting, log)
+	if err != nil {
+		return err
+	}
+	if err := store.AddMonths(ctx, time.Now()); err != nil {
+		return err
+	}
+	log.Info("schema is current", "version", migrations.Version, "applied", applied)
+	return nil
+}
+
+// wait returns nil once the database answers.
+func wait(ctx context.Context, store *postgres.Store, log *slog.Logger) error {
+	retry := &backoff.ExponentialBackOff{
+		InitialInterval: 100 * time.Millisecond, MaxInterval: 2 * time.Second, Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,
+	}
+	told := false
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := store.Ping(ctx)
+		if err != nil && !told {
+			log.Info("waiting for the database", "error", err)
+			told = true
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(retry), backoff.WithMaxElapsedTime(0))
+	if err != nil {
+		return fmt.Errorf("waiting for the database: %w", err)
+	}
+	return nil
+}

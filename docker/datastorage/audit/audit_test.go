@@ -1,0 +1,246 @@
+package audit
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func sample() Event {
+	return Event{
+		ID: uuid.MustParse("6f1f0c5e-0000-4000-8000-000000000001"), Version: "1.0", Type: "gateway.signal.received",
+		Timestamp: now, Category: "gateway", Action: "received", Outcome: "success", CorrelationID: "rr-1",
+		Data: json.RawMessage(`{"b":1,"a":"<x>"}`),
+	}
+}
+
+func TestNormalize(t *testing.T) {
+	deep := strings.Repeat(`{"a":`, 80) + "1" + strings.Repeat("}", 80)
+	for name, c := range map[string]struct {
+		change func(*Event)
+		path   string // "" means valid
+	}{
+		"as it is":           {func(*Event) {}, ""},
+		"60 minutes ahead":   {func(e *Event) { e.Timestamp = now.Add(60 * time.Minute) }, ""},
+		"more ahead":         {func(e *Event) { e.Timestamp = now.Add(60*time.Minute + time.Microsecond) }, "event_timestamp"},
+		"7 days back":        {func(e *Event) { e.Timestamp = now.Add(-168 * time.Hour) }, ""},
+		"more back":          {func(e *Event) { e.Timestamp = now.Add(-168*time.Hour - time.Microsecond) }, "event_timestamp"},
+		"a NUL in a text":    {func(e *Event) { e.ActorID = "a\x00b" }, "actor_id"},
+		"a NUL in the data":  {func(e *Event) { e.Data = json.RawMessage(`{"a":[1,"\u0000"]}`) }, "event_data.a[1]"},
+		"a NUL in a name":    {func(e *Event) { e.Data = json.RawMessage(`{"\u0000":1}`) }, "event_data"},
+		"no data":            {func(e *Event) { e.Data = nil }, "event_data"},
+		"null for data":      {func(e *Event) { e.Data = json.RawMessage("null") }, "event_data"},
+		"a list for data":    {func(e *Event) { e.Data = json.RawMessage("[1]") }, "event_data"},
+		"two objects":        {func(e *Event) { e.Data = json.RawMessage("{}{}") }, "event_data"},
+		"deep nesting":       {func(e *Event) { e.Data = json.RawMessage(deep) }, "event_data"},
+		"an absurd exponent": {func(e *Event) { e.Data = json.RawMessage(`{"n":1e99999999}`) }, "event_data.n"},
+		"a large exponent":   {func(e *Event) { e.Data = json.RawMessage(`{"n":1.7e308}`) }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := sample()
+			c.change(&e)
+			err := e.Normalize(now)
+			var invalid *InvalidError
+			if c.path == "" && err != nil {
+				t.Errorf("got %v", err)
+			}
+			if c.path != "" && (!errors.As(err, &invalid) || !strings.HasPrefix(invalid.Path, c.path)) {
+				t.Errorf("got %v, want %s", err, c.path)
+			}
+		})
+	}
+}
+
+func TestNormalizeBringsIntoOneForm(t *testing.T) {
+	e := sample()
+	e.ID = uuid.Nil
+	e.Timestamp = time.Date(2026, 11, 23, 13, 0, 0, 123456789, time.FixedZone("", 3600))
+	if err := e.Normalize(now); err != nil {
+		t.Fatal(err)
+	}
+	if e.ID == uuid.Nil || e.Timestamp != time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC) || string(e.Data) != `{"a":"<x>","b":1}` {
+		t.Errorf("got %+v %s", e, e.Data)
+	}
+}
+
+func TestPlainNumber(t *testing.T) {
+	for text, want := range map[string]string{
+		"0": "0", "-0": "0", "-0.00": "0.00", "1": "1", "-1": "-1", "1.50": "1.50", "1e2": "100", "1E+2": "100",
+		"1.5e1": "15", "1.234e2": "123.4", "1e-3": "0.001", "100e-2": "1.00", "-12.5e-1": "-1.25", "0e5": "0", "0.00e1": "0.0",
+		"0e-3": "0.000", "123456789012345678901234567890": "123456789012345678901234567890",
+	} {
+		if got, ok := plainNumber(text); !ok || got != want {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+	for _, text := range []string{"1e1001", "1e-1001", "1e99999999999999999999", strings.Repeat("9", 1001), "0.001e-999"} {
+		if got, ok := plainNumber(text); ok {
+			t.Errorf("%s: got %s, want it refused", text, got)
+		}
+	}
+}
+
+// TestHashOfAnEvent pins the canonical form: when it fails, chains that are stored
+// can no longer be verified.
+func TestHashOfAnEvent(t *testing.T) {
+	e := sample()
+	if err := e.Normalize(now); err != nil {
+		t.Fatal(err)
+	}
+	form, err := encode(&e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"event_id":"6f1f0c5e-0000-4000-8000-000000000001","version":"1.0","event_type":"gateway.signal.received",` +
+		`"event_timestamp":"2026-11-23T12:00:00Z","event_category":"gateway","event_action":"received","event_outcome":"success",` +
+		`"correlation_id":"rr-1","event_data":{"a":"<x>","b":1}}`
+	if string(form) != want {
+		t.Errorf("got %s\nwant %s", form, want)
+	}
+	first, err := e.After(Link{})
+	if err != nil || first.Position != 1 || first.Previous != (Hash{}) {
+		t.Fatalf("got %+v, %v", first, err)
+	}
+	second, err := e.After(first)
+	if err != nil || second.Position != 2 || second.Previous != first.Hash || second.Hash == first.Hash {
+		t.Errorf("got %+v, %v", second, err)
+	}
+}
+
+// chainOf returns n stored events of one chain and its end.
+func chainOf(t *testing.T, n int) ([]*Stored, Link) {
+	t.Helper()
+	var events []*Stored
+	var last Link
+	for range n {
+		e := sample()
+		e.ID = uuid.New()
+		if err := e.Normalize(now); err != nil {
+			t.Fatal(err)
+		}
+		link, err := e.After(last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = link
+		events = append(events, &Stored{e, link})
+	}
+	return events, last
+}
+
+func TestVerifierFindsTheFirstBreak(t *testing.T) {
+	for name, c := range map[string]struct {
+		tamper   func(events []*Stored, end *Link) []*Stored
+		position int64 // 0 means valid
+		reason   string
+		named    bool
+	}{
+		"as written":                 {func(e []*Stored, _ *Link) []*Stored { return e }, 0, "", false},
+		"other order of members":     {func(e []*Stored, _ *Link) []*Stored { e[2].Data = json.RawMessage(`{ "b" : 1, "a":"<x>"}`); return e }, 0, "", false},
+		"a changed field":            {func(e []*Stored, _ *Link) []*Stored { e[2].Outcome = "failure"; return e }, 3, Changed, true},
+		"changed data":               {func(e []*Stored, _ *Link) []*Stored { e[2].Data = json.RawMessage(`{"b":2}`); return e }, 3, Changed, true},
+		"data of another kind":       {func(e []*Stored, _ *Link) []*Stored { e[2].Data = json.RawMessage(`[]`); return e }, 3, Changed, true},
+		"the last changed with hash": {func(e []*Stored, _ *Link) []*Stored { rehash(e[4], e[3].Link); return e }, 5, Changed, false},
+		"one changed with hash":      {func(e []*Stored, _ *Link) []*Stored { rehash(e[2], e[1].Link); return e }, 4, Changed, true},
+		"the first removed":          {func(e []*Stored, _ *Link) []*Stored { return e[1:] }, 1, Missing, true},
+		"one removed":                {func(e []*Stored, _ *Link) []*Stored { return append(e[:2], e[3:]...) }, 3, Missing, true},
+		"the last removed":           {func(e []*Stored, _ *Link) []*Stored { return e[:4] }, 5, Missing, false},
+		"all removed":                {func([]*Stored, *Link) []*Stored { return nil }, 1, Missing, false},
+		"two swapped": {func(e []*Stored, _ *Link) []*Stored {
+			e[1].Position, e[2].Position = 3, 2
+			e[1], e[2] = e[2], e[1]
+			return e
+		}, 2, Changed, true},
+		"one added at the end": {func(e []*Stored, end *Link) []*Stored {
+			forged := &Stored{Event: sample()}
+			rehash(forged, *end)
+			return append(e, forged)
+		}, 6, Unknown, true},
+		"one added at a place that is taken": {func(e []*Stored, _ *Link) []*Stored {
+			forged := &Stored{Event: sample(), Link: e[1].Link}
+			return append(e[:2:2], append([]*Stored{forged}, e[2:]...)...)
+		}, 3, Unknown, true},
+		"events and no chain": {func(e []*Stored, end *Link) []*Stored { *end = Link{}; return e }, 1, Unknown, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events, end := chainOf(t, 5)
+			events = c.tamper(events, &end)
+			v := NewVerifier(end)
+			for _, e := range events {
+				if err := v.Next(e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			length, broken := v.Result()
+			if length != int64(len(events)) {
+				t.Errorf("got length %d, want %d", length, len(events))
+			}
+			if c.position == 0 && broken != nil {
+				t.Errorf("got %+v, want a whole chain", broken)
+			}
+			if c.position != 0 && (broken == nil || broken.Position != c.position || broken.Reason != c.reason || (broken.EventID != uuid.Nil) != c.named) {
+				t.Errorf("got %+v, want %s at %d", broken, c.reason, c.position)
+			}
+		})
+	}
+}
+
+// rehash changes an event and gives it a hash that fits.
+func rehash(e *Stored, last Link) {
+	e.Outcome = "failure"
+	data, err := canonical(e.Data)
+	if err != nil {
+		panic(err)
+	}
+	e.Data = data
+	if e.Link, err = e.After(last); err != nil {
+		panic(err)
+	}
+}
+
+func TestVerifierOfNothing(t *testing.T) {
+	if length, broken := NewVerifier(Link{}).Result(); length != 0 || broken != nil {
+		t.Errorf("got %d, %+v", length, broken)
+	}
+}
+
+func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
+	e := sample()
+	e.ParentID, e.DurationMS = new(uuid.New()), new(int64(7))
+	if err := e.Normalize(now); err != nil {
+		t.Fatal(err)
+	}
+	text, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := e.After(Link{})
+	if link, err := got.After(Link{}); err != nil || link != want {
+		t.Errorf("got %+v, want %+v: %v", link, want, err)
+	}
+	// Other writers escape more; the event is the same.
+	escaped, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err = Decode(escaped)
+	if link, _ := got.After(Link{}); err != nil || link != want {
+		t.Errorf("escaped: got %+v, want %+v: %v", link, want, err)
+	}
+	for _, text := range []string{"", "{}", "[]", `{"event_id":"x"}`, strings.Replace(string(text), `"event_data":{`, `"event_data":[{`, 1),
+		strings.Replace(string(text), "rr-1", `rr\u0000`, 1)} {
+		if got, err := Decode([]byte(text)); err == nil {
+			t.Errorf("%s: got %+v, want it refused", text, got)
+		}
+	}
+}

@@ -1,0 +1,132 @@
+// Package httpapi is the service's API over HTTP: the server interface generated from
+// the OpenAPI document, and what stands before it.
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+	nethttpmiddleware "github.com/oapi-codegen/nethttp-middleware"
+
+	"kubernaut.ai/e2e/docker/datastorage/api"
+	"kubernaut.ai/e2e/docker/datastorage/api/server"
+	"kubernaut.ai/e2e/docker/datastorage/audit"
+	"kubernaut.ai/e2e/docker/datastorage/metrics"
+	"kubernaut.ai/e2e/docker/datastorage/postgres"
+	"kubernaut.ai/e2e/docker/internal/problem"
+	"kubernaut.ai/e2e/docker/internal/request"
+)
+
+// accepter takes events in.
+type accepter interface {
+	// Accept stores or queues normalized events, all or none.
+	Accept(ctx context.Context, events []audit.Event) (receipts []audit.Receipt, queued bool, err error)
+}
+
+// reader gives events back.
+type reader interface {
+	Get(ctx context.Context, id uuid.UUID) (audit.Stored, error)
+	Find(ctx context.Context, q postgres.Query) (postgres.Page, error)
+	VerifyChain(ctx context.Context, correlation string) (int64, *audit.Break, error)
+}
+
+// Options configures the API. All fields are required.
+type Options struct {
+	Accepter accepter
+	Reader   reader
+	// Access lets a request through when its sender may do the verb.
+	Access func(verb func(*http.Request) string) func(http.Handler) http.Handler
+	// Ready answers /readyz.
+	Ready   http.HandlerFunc
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+	// Timeout ends the context of a request.
+	Timeout time.Duration
+	// MaxBodyBytes is the largest body that is read.
+	MaxBodyBytes int64
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// New returns the handler of the API's listener.
+func New(opts Options) (http.Handler, error) {
+	spec, err := openapi3.NewLoader().LoadFromData(api.Spec)
+	if err != nil {
+		return nil, fmt.Errorf("OpenAPI document: %w", err)
+	}
+	router := chi.NewRouter()
+	router.Use(request.Middleware(opts.Log), opts.Metrics.Middleware, deadline(opts.Timeout))
+	router.NotFound(problem.NotFound)
+	router.MethodNotAllowed(problem.MethodNotAllowed(router))
+	router.Get("/readyz", opts.Ready)
+	router.Group(func(guarded chi.Router) {
+		guarded.Use(opts.Access(verb), limitBody(opts.MaxBodyBytes), validate(spec))
+		events := &handler{opts.Accepter, opts.Reader, opts.Now}
+		server.HandlerWithOptions(
+			server.NewStrictHandlerWithOptions(events, nil, server.StrictHTTPServerOptions{
+				RequestErrorHandlerFunc:  badRequest,
+				ResponseErrorHandlerFunc: answerError,
+			}),
+			server.ChiServerOptions{BaseRouter: guarded, ErrorHandlerFunc: badRequest},
+		)
+	})
+	return router, nil
+}
+
+// Routes lists what New serves, and the answers that are to be expected.
+func Routes() []metrics.Route {
+	const events = "/api/v1/audit/events"
+	write := []int{201, 202, 400, 401, 403, 413, 415, 500, 503, 504}
+	read := []int{200, 400, 401, 403, 500, 503, 504}
+	return []metrics.Route{
+		{Method: http.MethodPost, Endpoint: events, Statuses: write},
+		{Method: http.MethodPost, Endpoint: events + "/batch", Statuses: write},
+		{Method: http.MethodGet, Endpoint: events, Statuses: read},
+		{Method: http.MethodGet, Endpoint: events + "/{event_id}", Statuses: append([]int{404}, read...)},
+		{Method: http.MethodPost, Endpoint: "/api/v1/audit/verify-chain", Statuses: append([]int{413, 415}, read...)},
+		{Method: http.MethodGet, Endpoint: "/readyz", Statuses: []int{200, 503}},
+	}
+}
+
+// verb is what a sender must be allowed to do: to create in order to write, to get in
+// order to read, which verifying a chain is too.
+func verb(r *http.Request) string {
+	if r.Method == http.MethodPost && r.URL.Path != "/api/v1/audit/verify-chain" {
+		return "create"
+	}
+	return "get"
+}
+
+// deadline bounds each request.
+func deadline(timeout time.Duration) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), timeout)
+			defer cancel()
+			next.ServeHTTP(w, r.WithContext(ctx))
+		})
+	}
+}
+
+// validate checks requests against the OpenAPI document.
+func validate(spec *openapi3.T) func(http.Handler) http.Handler {
+	return nethttpmiddleware.OapiRequestValidatorWithOptions(spec, &nethttpmiddleware.Options{
+		Options: openapi3filter.Options{
+			// Tokens are reviewed before; the document only tells of them.
+			AuthenticationFunc:  openapi3filter.NoopAuthenticationFunc,
+			SkipSettingDefaults: true,
+		},
+		ErrorHandlerWithOpts: func(_ context.Context, err error, w http.ResponseWriter, r *http.Request, _ nethttpmiddleware.ErrorHandlerOpts) {
+			badRequest(w, r, err)
+		},
+		// Numbers in the value that was validated have lost digits.
+		DiscardValidatedValue: true,
+	})
+}

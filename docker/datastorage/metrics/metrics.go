@@ -1,0 +1,127 @@
+// Package metrics counts what the service does. Every label value comes from a closed
+// set, and every series is there, at zero, from the start.
+package metrics
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"kubernaut.ai/e2e/docker/datastorage/queue"
+)
+
+// other stands for what a sender made up.
+const other = "other"
+
+// Route is one thing the service serves, and the answers to expect from it.
+type Route struct {
+	Method   string
+	Endpoint string // the pattern of the router
+	Statuses []int
+}
+
+// Metrics is safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+	known    map[[2]string]bool // endpoint and method
+
+	requests                           *prometheus.HistogramVec
+	stored, duplicate, queued, refused prometheus.Counter
+	drained, buried                    prometheus.Counter
+	depth, oldest, dead                prometheus.Gauge
+}
+
+// New returns Metrics with a registry of its own.
+func New(routes []Route) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), known: map[[2]string]bool{}}
+	m.requests = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "datastorage_http_request_duration_seconds",
+		Help:    "Time from a request's headers to the end of its answer.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	}, []string{"endpoint", "method", "status"})
+	events := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "datastorage_events_total",
+		Help: "Events by what became of them: stored, duplicate (stored before), queued (in the dead-letter queue), refused.",
+	}, []string{"result"})
+	m.stored, m.duplicate = events.WithLabelValues("stored"), events.WithLabelValues("duplicate")
+	m.queued, m.refused = events.WithLabelValues("queued"), events.WithLabelValues("refused")
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		m.registry.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+		m.registry.MustRegister(g)
+		return g
+	}
+	m.drained = counter("datastorage_dlq_drained_total", "Events stored from the dead-letter queue.")
+	m.buried = counter("datastorage_dlq_dead_total", "Events moved to the dead-letter stream because they can never be stored.")
+	m.depth = gauge("datastorage_dlq_depth", "Events in the dead-letter queue.")
+	m.oldest = gauge("datastorage_dlq_oldest_age_seconds", "How long the oldest event in the dead-letter queue has waited.")
+	m.dead = gauge("datastorage_dlq_dead", "Events in the dead-letter stream.")
+	m.registry.MustRegister(m.requests, events, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, route := range routes {
+		m.known[[2]string{route.Endpoint, route.Method}] = true
+		for _, status := range route.Statuses {
+			m.requests.WithLabelValues(route.Endpoint, route.Method, strconv.Itoa(status))
+		}
+	}
+	return m
+}
+
+// Handler serves the metrics in Prometheus' text format.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// Middleware times requests. It must run inside a chi router.
+func (m *Metrics) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		answer := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		defer func() {
+			endpoint, method := chi.RouteContext(r.Context()).RoutePattern(), r.Method
+			if !m.known[[2]string{endpoint, method}] {
+				endpoint, method = other, other
+			}
+			status := answer.Status()
+			if status == 0 {
+				status = http.StatusOK
+			}
+			m.requests.WithLabelValues(endpoint, method, strconv.Itoa(status)).Observe(time.Since(start).Seconds())
+		}()
+		next.ServeHTTP(answer, r)
+	})
+}
+
+// Stored counts events that were stored.
+func (m *Metrics) Stored(n int) { m.stored.Add(float64(n)) }
+
+// Duplicate counts events that had been stored before.
+func (m *Metrics) Duplicate(n int) { m.duplicate.Add(float64(n)) }
+
+// Queued counts events that went to the dead-letter queue.
+func (m *Metrics) Queued(n int) { m.queued.Add(float64(n)) }
+
+// Refused counts events of which nothing is kept.
+func (m *Metrics) Refused(n int) { m.refused.Add(float64(n)) }
+
+// Drained counts events stored from the dead-letter queue.
+func (m *Metrics) Drained(n int) { m.drained.Add(float64(n)) }
+
+// Buried counts events moved to the dead-letter stream.
+func (m *Metrics) Buried(n int) { m.buried.Add(float64(n)) }
+
+// Observed records the state of the dead-letter queue.
+func (m *Metrics) Observed(state queue.State) {
+	m.depth.Set(float64(state.Depth))
+	m.oldest.Set(state.Oldest.Seconds())
+	m.dead.Set(float64(state.Dead))
+}

@@ -1,0 +1,500 @@
+//go:build integration
+
+package postgres_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"kubernaut.ai/e2e/docker/datastorage/audit"
+	"kubernaut.ai/e2e/docker/datastorage/migrations"
+	"kubernaut.ai/e2e/docker/datastorage/postgres"
+	"kubernaut.ai/e2e/docker/datastorage/testenv"
+)
+
+// open returns a store on a schema of its own.
+func open(t testing.TB) (*postgres.Store, *pgxpool.Config) {
+	t.Helper()
+	config := testenv.Migrated(t)
+	return openOn(t, config), config
+}
+
+func openOn(t testing.TB, config *pgxpool.Config) *postgres.Store {
+	t.Helper()
+	store, err := postgres.Open(config.Copy(), 20*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	return store
+}
+
+func write(t testing.TB, store *postgres.Store, events ...audit.Event) []audit.Receipt {
+	t.Helper()
+	receipts, err := store.Write(t.Context(), events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return receipts
+}
+
+func find(t testing.TB, store *postgres.Store, q postgres.Query) postgres.Page {
+	t.Helper()
+	if q.Limit == 0 {
+		q.Limit = 1000
+	}
+	page, err := store.Find(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page
+}
+
+func wantChain(t testing.TB, store *postgres.Store, correlation string, length int64) {
+	t.Helper()
+	got, broken, err := store.VerifyChain(t.Context(), correlation)
+	if err != nil || broken != nil || got != length {
+		t.Errorf("chain %s: got length %d, break %+v, error %v; want %d and whole", correlation, got, broken, err, length)
+	}
+}
+
+func TestAnEventComesBackAsItWasWritten(t *testing.T) {
+	store, _ := open(t)
+	full := testenv.Event(t, "c-1", func(e *audit.Event) {
+		e.ActorType, e.ActorID, e.ResourceType, e.ResourceID = "service", "gateway", "Pod", "p-1"
+		e.Namespace, e.ClusterID, e.Severity = "ns", "cluster", "critical"
+		e.DurationMS, e.ErrorCode, e.ErrorMessage, e.ParentID = new(int64(7)), "E1", "größer \"quoted\"\n", new(uuid.New())
+	})
+	bare := testenv.Event(t, "c-1", nil)
+	write(t, store, full, bare)
+	for i, want := range []audit.Event{full, bare} {
+		got, err := store.Get(t.Context(), want.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Position != int64(i+1) {
+			t.Errorf("got position %d, want %d", got.Position, i+1)
+		}
+		text, err := got.Event.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := audit.Decode(text) // data in canonical form
+		if err != nil {
+			t.Fatal(err)
+		}
+		gotText, _ := decoded.Encode()
+		wantText, _ := want.Encode()
+		if string(gotText) != string(wantText) {
+			t.Errorf("got %s\nwant %s", gotText, wantText)
+		}
+	}
+	wantChain(t, store, "c-1", 2)
+	if _, err := store.Get(t.Context(), uuid.New()); !errors.Is(err, audit.ErrNotFound) {
+		t.Errorf("unknown id: got %v", err)
+	}
+}
+
+func TestWritingAgainStoresNothing(t *testing.T) {
+	store, _ := open(t)
+	first, second := testenv.Event(t, "c-1", nil), testenv.Event(t, "c-1", nil)
+	write(t, store, first)
+	// The same id with another time, another chain and other data is the same event.
+	again := testenv.Event(t, "c-2", func(e *audit.Event) { e.ID, e.Timestamp = first.ID, time.Now().Add(-40*time.Hour) })
+	receipts := write(t, store, again, second, second, again)
+	for i, want := range []audit.Receipt{
+		{ID: first.ID, Timestamp: first.Timestamp, Duplicate: true}, {ID: second.ID, Timestamp: second.Timestamp},
+		{ID: second.ID, Timestamp: second.Timestamp, Duplicate: true}, {ID: first.ID, Timestamp: first.Timestamp, Duplicate: true},
+	} {
+		if receipts[i].ID != want.ID || !receipts[i].Timestamp.Equal(want.Timestamp) || receipts[i].Duplicate != want.Duplicate {
+			t.Errorf("receipt %d: got %+v, want %+v", i, receipts[i], want)
+		}
+	}
+	if page := find(t, store, postgres.Query{}); page.Total != 2 {
+		t.Errorf("got %d events, want 2", page.Total)
+	}
+	wantChain(t, store, "c-1", 2)
+	wantChain(t, store, "c-2", 0)
+}
+
+func TestABatchIsStoredWhollyOrNotAtAll(t *testing.T) {
+	store, _ := open(t)
+	bad := testenv.Event(t, "c-1", nil)
+	bad.Outcome = "unheard of"
+	_, err := store.Write(t.Context(), []audit.Event{testenv.Event(t, "c-1", nil), bad})
+	if !errors.Is(err, audit.ErrRejected) || errors.Is(err, audit.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if page := find(t, store, postgres.Query{}); page.Total != 0 {
+		t.Errorf("got %d events, want none", page.Total)
+	}
+	write(t, store, testenv.Event(t, "c-1", nil))
+	wantChain(t, store, "c-1", 1)
+}
+
+func TestConcurrentWritersKeepTheirChains(t *testing.T) {
+	store, _ := open(t)
+	const writers, batches, size, chains = 8, 20, 25, 6
+	shared := make([]audit.Event, size) // every writer sends these too, in another order
+	for i := range shared {
+		shared[i] = testenv.Event(t, fmt.Sprintf("c-%d", i%chains), nil)
+	}
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(1, uint64(w)))
+			for range batches {
+				var events []audit.Event
+				for range size {
+					events = append(events, testenv.Event(t, fmt.Sprintf("c-%d", random.IntN(chains)), nil))
+				}
+				events = append(events, shared...)
+				random.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
+				if _, err := store.Write(t.Context(), events); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	total := find(t, store, postgres.Query{Limit: 1}).Total
+	if want := int64(writers*batches*size + size); total != want {
+		t.Errorf("got %d events, want %d", total, want)
+	}
+	for c := range chains {
+		correlation := fmt.Sprintf("c-%d", c)
+		wantChain(t, store, correlation, find(t, store, postgres.Query{CorrelationID: correlation, Limit: 1}).Total)
+	}
+}
+
+func TestChainsShowTampering(t *testing.T) {
+	// A role that owns the tables can switch the triggers off.
+	const off, on = "ALTER TABLE audit_events DISABLE TRIGGER USER; ", "; ALTER TABLE audit_events ENABLE TRIGGER USER"
+	for name, c := range map[string]struct {
+		sql      string // $n is the id of event n
+		position int64
+		reason   string
+		length   int64
+	}{
+		"a changed column":  {"UPDATE audit_events SET event_outcome = 'failure' WHERE event_id = $3", 3, audit.Changed, 5},
+		"changed data":      {`UPDATE audit_events SET event_data = event_data || '{"z":1.5}' WHERE event_id = $3`, 3, audit.Changed, 5},
+		"a changed hash":    {`UPDATE audit_events SET event_hash = '\x00' WHERE event_id = $3`, 3, audit.Changed, 5},
+		"a removed row":     {"DELETE FROM audit_events WHERE event_id = $3", 3, audit.Missing, 4},
+		"the last removed":  {"DELETE FROM audit_events WHERE event_id = $5", 5, audit.Missing, 4},
+		"a reordered row":   {"UPDATE audit_events SET chain_position = 6 - chain_position WHERE event_id IN ($2, $4)", 2, audit.Changed, 5},
+		"another chain's":   {"UPDATE audit_events SET correlation_id = 'c-2' WHERE event_id = $1", 1, audit.Missing, 4},
+		"a row with no end": {"INSERT INTO audit_events SELECT event_date, nextval('audit_events_sequence'), gen_random_uuid(), version, event_type, event_timestamp, event_category, event_action, event_outcome, correlation_id, actor_type, actor_id, resource_type, resource_id, namespace, cluster_id, severity, duration_ms, error_code, error_message, parent_event_id, event_data, 6, event_hash, event_hash FROM audit_events WHERE event_id = $5", 6, audit.Unknown, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, config := open(t)
+			sql := c.sql
+			for i := range 5 {
+				e := testenv.Event(t, "c-1", nil)
+				write(t, store, e)
+				sql = strings.ReplaceAll(sql, fmt.Sprintf("$%d", i+1), "'"+e.ID.String()+"'")
+			}
+			wantChain(t, store, "c-1", 5)
+			testenv.Exec(t, config, off+sql+on)
+			length, broken, err := store.VerifyChain(t.Context(), "c-1")
+			if err != nil || broken == nil || broken.Position != c.position || broken.Reason != c.reason || length != c.length {
+				t.Errorf("got length %d, break %+v, error %v", length, broken, err)
+			}
+		})
+	}
+}
+
+func TestEventsAreImmutable(t *testing.T) {
+	store, config := open(t)
+	e := testenv.Event(t, "c-1", nil)
+	write(t, store, e)
+	partition := "audit_events_" + e.Timestamp.Format("2006_01")
+	for _, sql := range []string{
+		"UPDATE audit_events SET event_outcome = 'failure'",
+		"UPDATE audit_events SET event_data = '{}'",
+		"UPDATE " + partition + " SET event_outcome = 'failure'",
+		"DELETE FROM audit_events",
+		"DELETE FROM " + partition,
+		"TRUNCATE audit_events",
+		"TRUNCATE " + partition,
+		"UPDATE audit_event_ids SET event_timestamp = now()",
+		"DELETE FROM audit_event_ids",
+		"DELETE FROM audit_chains",
+		"TRUNCATE audit_chains",
+	} {
+		if err := testenv.TryExec(t, config, sql); err == nil || !strings.Contains(err.Error(), "23514") {
+			t.Errorf("%s: got %v, want SQLSTATE 23514", sql, err)
+		}
+	}
+	wantChain(t, store, "c-1", 1)
+}
+
+func TestFilters(t *testing.T) {
+	store, _ := open(t)
+	base := time.Now().UTC().Truncate(time.Hour)
+	for i := range 12 {
+		write(t, store, testenv.Event(t, fmt.Sprintf("c-%d", i%2), func(e *audit.Event) {
+			e.Timestamp = base.Add(-time.Duration(i) * time.Hour)
+			e.Type, e.Category = fmt.Sprintf("type-%d", i%3), fmt.Sprintf("category-%d", i%4)
+			e.Outcome = []string{"success", "failure", "pending"}[i%3]
+			e.Severity = []string{"", "low"}[i/6]
+		}))
+	}
+	for name, c := range map[string]struct {
+		query postgres.Query
+		total int64
+	}{
+		"none":            {postgres.Query{}, 12},
+		"correlation_id":  {postgres.Query{CorrelationID: "c-0"}, 6},
+		"type":            {postgres.Query{Type: "type-1"}, 4},
+		"category":        {postgres.Query{Category: "category-3"}, 3},
+		"outcome":         {postgres.Query{Outcome: "pending"}, 4},
+		"severity":        {postgres.Query{Severity: "low"}, 6},
+		"since, included": {postgres.Query{Since: base.Add(-2 * time.Hour)}, 3},
+		"until, included": {postgres.Query{Until: base.Add(-9 * time.Hour)}, 3},
+		"since and until": {postgres.Query{Since: base.Add(-9 * time.Hour), Until: base.Add(-2 * time.Hour)}, 8},
+		"all together":    {postgres.Query{CorrelationID: "c-0", Type: "type-0", Category: "category-0", Outcome: "success", Since: base.Add(-24 * time.Hour), Until: base}, 1},
+		"nothing":         {postgres.Query{CorrelationID: "c-9"}, 0},
+		"not SQL":         {postgres.Query{CorrelationID: "' OR true --"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			page := find(t, store, c.query)
+			if page.Total != c.total || int64(len(page.Events)) != c.total || page.Next != nil {
+				t.Errorf("got total %d and %d events, next %v; want %d", page.Total, len(page.Events), page.Next, c.total)
+			}
+			if !slices.IsSortedFunc(page.Events, func(a, b audit.Stored) int { return b.Timestamp.Compare(a.Timestamp) }) {
+				t.Error("not newest first")
+			}
+		})
+	}
+}
+
+func TestPagesByOffset(t *testing.T) {
+	store, _ := open(t)
+	for range 25 {
+		write(t, store, testenv.Event(t, "c-1", nil))
+	}
+	var ids []uuid.UUID
+	for offset := 0; offset < 30; offset += 10 {
+		page := find(t, store, postgres.Query{Limit: 10, Offset: offset})
+		if page.Total != 25 || (page.Next != nil) != (offset < 20) {
+			t.Errorf("offset %d: got total %d, next %v", offset, page.Total, page.Next)
+		}
+		for _, e := range page.Events {
+			ids = append(ids, e.ID)
+		}
+	}
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	if len(ids) != 25 || len(slices.Compact(ids)) != 25 {
+		t.Errorf("got %d ids, %d of them different", len(ids), len(slices.Compact(ids)))
+	}
+}
+
+func TestPagesByCursorStayStableWhileEventsAreWritten(t *testing.T) {
+	store, _ := open(t)
+	at := time.Now()
+	var want []uuid.UUID // newest first; all of one microsecond
+	for range 50 {
+		e := testenv.Event(t, "c-1", func(e *audit.Event) { e.Timestamp = at })
+		write(t, store, e)
+		want = slices.Insert(want, 0, e.ID)
+	}
+	var got []uuid.UUID
+	for q := (postgres.Query{CorrelationID: "c-1", Limit: 7}); ; {
+		page := find(t, store, q)
+		for _, e := range page.Events {
+			got = append(got, e.ID)
+		}
+		// Newer ones, and one of the same microsecond: they come first.
+		write(t, store, testenv.Event(t, "c-1", func(e *audit.Event) { e.Timestamp = time.Now().Add(time.Minute) }),
+			testenv.Event(t, "c-1", func(e *audit.Event) { e.Timestamp = at }))
+		if page.Next == nil {
+			break
+		}
+		q.After = page.Next
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %d events, want the %d first ones once each, newest first", len(got), len(want))
+	}
+}
+
+func TestWritesFindTheirMonth(t *testing.T) {
+	store, config := open(t)
+	// Nothing was made in advance: each month is made by the first write into it.
+	var events []audit.Event
+	for _, at := range []string{"2027-12-31T23:59:59.999999Z", "2028-01-01T00:00:00Z", "2028-02-29T12:00:00Z", "2028-02-29T23:59:59.999999Z", "2028-03-01T00:00:00Z", "2026-04-30T23:59:59Z"} {
+		e := testenv.Event(t, "c-1", nil)
+		var err error
+		if e.Timestamp, err = time.Parse(time.RFC3339Nano, at); err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e)
+	}
+	write(t, store, events...)
+	for partition, n := range map[string]int{"2027_12": 1, "2028_01": 1, "2028_02": 2, "2028_03": 1, "2026_04": 1} {
+		testenv.Exec(t, config, fmt.Sprintf(`DO $$ BEGIN IF (SELECT count(*) FROM audit_events_%s) <> %d THEN
+			RAISE EXCEPTION 'wrong number of rows'; END IF; END $$`, partition, n))
+	}
+	for _, e := range events {
+		if got, err := store.Get(t.Context(), e.ID); err != nil || !got.Timestamp.Equal(e.Timestamp) {
+			t.Errorf("%s: got %s, %v", e.Timestamp, got.Timestamp, err)
+		}
+	}
+	wantChain(t, store, "c-1", int64(len(events)))
+}
+
+func TestMonthsAreMadeOnceHoweverManyMakeThem(t *testing.T) {
+	store, config := open(t)
+	now := time.Date(2028, 1, 3, 0, 0, 0, 0, time.UTC)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := store.AddMonths(t.Context(), now); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, month := range []string{"2027_12", "2028_01", "2028_02", "2028_03"} {
+		testenv.Exec(t, config, "SELECT 1 FROM audit_events_"+month)
+	}
+	if err := testenv.TryExec(t, config, "SELECT 1 FROM audit_events_2028_04"); err == nil {
+		t.Error("a month beyond was made")
+	}
+}
+
+func TestSchemaIsCheckedAndMigrationsConverge(t *testing.T) {
+	config := testenv.Schema(t)
+	store := openOn(t, config)
+	if err := store.CheckSchema(t.Context()); err == nil {
+		t.Error("an empty schema passed")
+	}
+	if _, err := store.Write(t.Context(), []audit.Event{testenv.Event(t, "c-1", nil)}); !errors.Is(err, audit.ErrUnavailable) {
+		t.Errorf("a write without a schema: got %v, want it to be worth another attempt", err)
+	}
+	var wg sync.WaitGroup
+	applied := make([]int, 2)
+	for i := range applied {
+		wg.Go(func() {
+			var err error
+			if applied[i], err = migrations.Up(t.Context(), config.ConnConfig.Copy(), slog.New(slog.DiscardHandler)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if applied[0]+applied[1] != int(migrations.Version) {
+		t.Errorf("two at once applied %v steps, want %d together", applied, migrations.Version)
+	}
+	if n, err := migrations.Up(t.Context(), config.ConnConfig.Copy(), slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+		t.Errorf("again: got %d, %v", n, err)
+	}
+	if err := store.CheckSchema(t.Context()); err != nil {
+		t.Error(err)
+	}
+	write(t, store, testenv.Event(t, "c-1", nil))
+	testenv.Exec(t, config, "DELETE FROM goose_db_version WHERE version_id > 0")
+	if err := store.CheckSchema(t.Context()); err == nil || !strings.Contains(err.Error(), "datastorage migrate") {
+		t.Errorf("an older schema: got %v", err)
+	}
+}
+
+func TestADatabaseThatIsAwayIsUnavailable(t *testing.T) {
+	config := testenv.Schema(t)
+	away := config.Copy()
+	away.ConnConfig.Port, away.ConnConfig.Fallbacks = 1, nil
+	store := openOn(t, away)
+	if err := store.Ping(t.Context()); !errors.Is(err, audit.ErrUnavailable) {
+		t.Errorf("ping: got %v", err)
+	}
+	if _, err := store.Write(t.Context(), []audit.Event{testenv.Event(t, "c-1", nil)}); !errors.Is(err, audit.ErrUnavailable) || errors.Is(err, audit.ErrRejected) {
+		t.Errorf("write: got %v", err)
+	}
+}
+
+func BenchmarkWriteBatchOf100(b *testing.B) {
+	store, _ := open(b)
+	if err := store.AddMonths(b.Context(), time.Now()); err != nil {
+		b.Fatal(err)
+	}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			events := make([]audit.Event, 100)
+			for i := range events {
+				events[i] = testenv.Event(b, uuid.NewString()[:3], nil)
+			}
+			if _, err := store.Write(b.Context(), events); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// randomJSON writes a JSON value as careless senders do.
+func randomJSON(random *rand.Rand, depth int) string {
+	pick := func(options ...string) string { return options[random.IntN(len(options))] }
+	text := func() string {
+		return pick(`""`, `"a"`, `"B"`, `"aa"`, `"é"`, `"\u00e9"`, `"<&>"`, `"\u2028"`, `"\ud83d\ude00"`, `"😀"`, `"\ud800"`, `"\n\t\\\"\/"`, `"\u0001\u007f"`, `"Z"`, `"10"`, `"9"`)
+	}
+	kind := random.IntN(8)
+	if depth == 0 {
+		kind = 0
+	}
+	var parts []string
+	switch {
+	case kind < 2 && depth > 0 || kind == 2:
+		for range random.IntN(5) {
+			parts = append(parts, text()+pick(":", " : ", ":\n")+randomJSON(random, max(depth-1, 0)))
+		}
+		return "{" + strings.Join(parts, ",") + "}"
+	case kind == 3:
+		for range random.IntN(5) {
+			parts = append(parts, randomJSON(random, depth-1))
+		}
+		return "[" + strings.Join(parts, pick(",", " , ")) + "]"
+	case kind == 4:
+		return text()
+	case kind == 5:
+		return pick("true", "false", "null")
+	default:
+		whole := pick("0", "-0", "1", "-1", "10", "123456789012345678901234567890", fmt.Sprint(random.Int64()), fmt.Sprint(-random.Int64()))
+		return whole + pick("", "", ".0", ".00", ".5", ".10", ".000001") + pick("", "", "", "e0", "e1", "E+2", "e-1", "e-7", "e20", "e300", "e-300")
+	}
+}
+
+// TestCanonicalFormSurvivesPostgres guards the assumption that chains rest on: what
+// jsonb gives back has the canonical form of what it was given.
+func TestCanonicalFormSurvivesPostgres(t *testing.T) {
+	store, _ := open(t)
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	const n = 500
+	var events []audit.Event
+	for i := range n {
+		e := audit.Event{
+			ID: uuid.New(), Version: "1.0", Type: "t", Timestamp: time.Now(), Category: "c", Action: "a", Outcome: "success",
+			CorrelationID: fmt.Sprint("c-", i), ErrorMessage: "\u2028<é😀", Data: []byte(`{"v":` + randomJSON(random, 4) + "}"),
+		}
+		text := string(e.Data)
+		if err := e.Normalize(time.Now()); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		events = append(events, e)
+	}
+	write(t, store, events...)
+	for _, e := range events {
+		if _, broken, err := store.VerifyChain(t.Context(), e.CorrelationID); err != nil || broken != nil {
+			got, _ := store.Get(t.Context(), e.ID)
+			t.Fatalf("got %+v, %v\nwritten %s\nread    %s", broken, err, e.Data, got.Data)
+		}
+	}
+}

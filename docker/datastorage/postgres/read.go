@@ -1,0 +1,202 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"kubernaut.ai/e2e/docker/datastorage/audit"
+)
+
+// columns is what scan reads, in its order.
+const columns = `event_id, version, event_type, event_timestamp, event_category, event_action, event_outcome, correlation_id,
+	coalesce(actor_type, ''), coalesce(actor_id, ''), coalesce(resource_type, ''), coalesce(resource_id, ''),
+	coalesce(namespace, ''), coalesce(cluster_id, ''), coalesce(severity, ''), duration_ms,
+	coalesce(error_code, ''), coalesce(error_message, ''), parent_event_id, event_data, chain_position, previous_hash, event_hash`
+
+// scan reads columns into an event; more follow them.
+func scan(row pgx.CollectableRow, more ...any) (audit.Stored, error) {
+	var e audit.Stored
+	var previous, hash []byte
+	err := row.Scan(append([]any{
+		&e.ID, &e.Version, &e.Type, &e.Timestamp, &e.Category, &e.Action, &e.Outcome, &e.CorrelationID,
+		&e.ActorType, &e.ActorID, &e.ResourceType, &e.ResourceID,
+		&e.Namespace, &e.ClusterID, &e.Severity, &e.DurationMS,
+		&e.ErrorCode, &e.ErrorMessage, &e.ParentID, (*[]byte)(&e.Data), &e.Position, &previous, &hash,
+	}, more...)...)
+	if err != nil {
+		return e, err
+	}
+	e.Timestamp = e.Timestamp.UTC()
+	// A row that was tampered with may hold anything here; what does not fit
+	// stays zero and breaks the chain.
+	copy(e.Previous[:], previous)
+	copy(e.Hash[:], hash)
+	return e, nil
+}
+
+// Get returns one event. The error wraps audit.ErrNotFound when there is none.
+func (s *Store) Get(ctx context.Context, id uuid.UUID) (audit.Stored, error) {
+	var event audit.Stored
+	err := s.call(ctx, "event "+id.String(), func(ctx context.Context) error {
+		// The timestamp names the partition, so that only one is looked at.
+		rows, err := s.pool.Query(ctx, "SELECT "+columns+` FROM audit_events WHERE event_id = $1 AND event_date =
+			(SELECT (event_timestamp AT TIME ZONE 'UTC')::date FROM audit_event_ids WHERE event_id = $1)`, id)
+		if err != nil {
+			return err
+		}
+		event, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (audit.Stored, error) { return scan(row) })
+		if errors.Is(err, pgx.ErrNoRows) {
+			return audit.ErrNotFound
+		}
+		return err
+	})
+	return event, err
+}
+
+// Cursor is a place in the order in which events are listed.
+type Cursor struct {
+	Timestamp time.Time
+	Sequence  int64
+}
+
+// Query selects events. Zero values select all.
+type Query struct {
+	CorrelationID, Type, Category, Outcome, Severity string
+
+	Since, Until time.Time // both included
+	After        *Cursor   // only what comes after this place, in the listing's order
+	Limit        int       // at least 1
+	Offset       int
+}
+
+// Page is a part of what a Query selects, newest first.
+type Page struct {
+	Events []audit.Stored
+	Total  int64   // what the filters select, not counting After
+	Next   *Cursor // the place of the last event; nil when nothing follows it
+}
+
+// Find lists events, newest first; events of the same microsecond in the order in
+// which they were stored, the last first.
+func (s *Store) Find(ctx context.Context, q Query) (Page, error) {
+	var page Page
+	err := s.call(ctx, "query", func(ctx context.Context) error {
+		count, list := q.sql()
+		var batch pgx.Batch
+		batch.Queue(count.text, count.args...).QueryRow(func(row pgx.Row) error { return row.Scan(&page.Total) })
+		var places []Cursor
+		batch.Queue(list.text, list.args...).Query(func(rows pgx.Rows) (err error) {
+			page.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (audit.Stored, error) {
+				var place Cursor
+				event, err := scan(row, &place.Sequence)
+				place.Timestamp = event.Timestamp
+				places = append(places, place)
+				return event, err
+			})
+			return err
+		})
+		if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
+			return err
+		}
+		if len(page.Events) > q.Limit {
+			page.Events = page.Events[:q.Limit]
+			page.Next = &places[q.Limit-1]
+		}
+		return nil
+	})
+	return page, err
+}
+
+// statement is SQL and its arguments.
+type statement struct {
+	text string
+	args []any
+}
+
+// sql returns the statements that count what the filters select and that list one
+// event more than the limit.
+func (q Query) sql() (count, list statement) {
+	var conditions []string
+	var args []any
+	where := func(condition string, values ...any) {
+		for _, value := range values {
+			args = append(args, value)
+			condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(args)), 1)
+		}
+		conditions = append(conditions, condition)
+	}
+	text := func() string {
+		if len(conditions) == 0 {
+			return ""
+		}
+		return " WHERE " + strings.Join(conditions, " AND ")
+	}
+	// In a fixed order, so that equal filters are one prepared statement.
+	for _, filter := range []struct{ column, value string }{
+		{"correlation_id", q.CorrelationID}, {"event_type", q.Type}, {"event_category", q.Category},
+		{"event_outcome", q.Outcome}, {"severity", q.Severity},
+	} {
+		if filter.value != "" {
+			where(filter.column+" = ?", filter.value)
+		}
+	}
+	// The dates say the same again for the planner, which then leaves out the
+	// months that cannot match.
+	if !q.Since.IsZero() {
+		where("event_timestamp >= ? AND event_date >= ?", q.Since, date(q.Since))
+	}
+	if !q.Until.IsZero() {
+		where("event_timestamp <= ? AND event_date <= ?", q.Until, date(q.Until))
+	}
+	count = statement{"SELECT count(*) FROM audit_events" + text(), args[:len(args):len(args)]}
+	if q.After != nil {
+		where("(event_timestamp, sequence) < (?, ?) AND event_date <= ?", q.After.Timestamp, q.After.Sequence, date(q.After.Timestamp))
+	}
+	list = statement{fmt.Sprintf("SELECT %s, sequence FROM audit_events%s ORDER BY event_timestamp DESC, sequence DESC LIMIT %d OFFSET %d",
+		columns, text(), q.Limit+1, q.Offset), args}
+	return count, list
+}
+
+// date returns the UTC date of a time.
+func date(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
+
+// VerifyChain computes the chain of a correlation id again from what is stored, as of
+// one moment. It returns how many events there are and the first break, or nil.
+func (s *Store) VerifyChain(ctx context.Context, correlation string) (length int64, broken *audit.Break, err error) {
+	err = s.call(ctx, "verify chain", func(ctx context.Context) error {
+		options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+		return s.withTx(ctx, options, func(tx pgx.Tx) error {
+			var end audit.Link
+			var hash []byte
+			err := tx.QueryRow(ctx, "SELECT length, last_hash FROM audit_chains WHERE correlation_id = $1", correlation).Scan(&end.Position, &hash)
+			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				return err
+			}
+			copy(end.Hash[:], hash)
+			rows, err := tx.Query(ctx, "SELECT "+columns+" FROM audit_events WHERE correlation_id = $1 ORDER BY chain_position, sequence", correlation)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			verifier := audit.NewVerifier(end)
+			for rows.Next() {
+				event, err := scan(rows)
+				if err != nil {
+					return err
+				}
+				if err := verifier.Next(&event); err != nil {
+					return err
+				}
+			}
+			length, broken = verifier.Result()
+			return rows.Err()
+		})
+	})
+	return length, broken, err
+}

@@ -1,0 +1,254 @@
+// Package settings is the configuration of the service: one YAML file, read and
+// checked once.
+package settings
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"kubernaut.ai/e2e/docker/internal/config"
+)
+
+// Settings is the file. What it leaves out has the value of Default.
+type Settings struct {
+	Server   Server   `yaml:"server"`
+	Database Database `yaml:"database"`
+	Redis    Redis    `yaml:"redis"`
+	Auth     Auth     `yaml:"auth"`
+	Logging  Logging  `yaml:"logging"`
+}
+
+// Server is what listens.
+type Server struct {
+	ListenAddr  string `yaml:"listenAddr"`  // of the API
+	HealthAddr  string `yaml:"healthAddr"`  // of /healthz and /readyz
+	MetricsAddr string `yaml:"metricsAddr"` // of /metrics
+
+	ReadTimeout    time.Duration `yaml:"readTimeout"`    // of a whole request
+	WriteTimeout   time.Duration `yaml:"writeTimeout"`   // from a request's headers to the end of its answer
+	IdleTimeout    time.Duration `yaml:"idleTimeout"`    // of a connection without a request
+	RequestTimeout time.Duration `yaml:"requestTimeout"` // ends the work on a request; less than WriteTimeout, so that there is an answer
+	DrainDelay     time.Duration `yaml:"drainDelay"`     // serving goes on for this long after SIGTERM
+	MaxBodyBytes   int64         `yaml:"maxBodyBytes"`
+
+	TLS TLS `yaml:"tls"`
+}
+
+// TLS serves the API over TLS when both files are named.
+type TLS struct {
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+}
+
+// Database is PostgreSQL.
+type Database struct {
+	Host           string        `yaml:"host"`
+	Port           uint16        `yaml:"port"`
+	Name           string        `yaml:"name"`
+	User           string        `yaml:"user"`
+	PasswordFile   string        `yaml:"passwordFile"` // "" for no password
+	SSLMode        string        `yaml:"sslMode"`      // as in libpq
+	MaxConnections int32         `yaml:"maxConnections"`
+	Timeout        time.Duration `yaml:"timeout"` // of one call; a write that takes longer goes to the queue
+}
+
+// Redis holds the dead-letter queue.
+type Redis struct {
+	Addr         string        `yaml:"addr"`
+	PasswordFile string        `yaml:"passwordFile"` // "" for no password
+	Timeout      time.Duration `yaml:"timeout"`      // of one call
+}
+
+// Auth is how long access reviews are remembered.
+type Auth struct {
+	AllowCacheTTL time.Duration `yaml:"allowCacheTTL"`
+	DenyCacheTTL  time.Duration `yaml:"denyCacheTTL"`
+}
+
+// Logging is how much is logged.
+type Logging struct {
+	Level slog.Level `yaml:"-"`
+	Name  string     `yaml:"level"` // debug, info, warn or error
+}
+
+// Default returns the settings of a file that says nothing but who the database and
+// Redis are.
+func Default() Settings {
+	return Settings{
+		Server: Server{
+			ListenAddr: ":8080", HealthAddr: ":8081", MetricsAddr: ":9090",
+			ReadTimeout: 15 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 60 * time.Second,
+			RequestTimeout: 15 * time.Second, DrainDelay: 5 * time.Second, MaxBodyBytes: 5 << 20,
+		},
+		// Three seconds are a hundred times what a write takes, and leave a sender
+		// that waits five time for the queue.
+		Database: Database{Port: 5432, SSLMode: "prefer", MaxConnections: 10, Timeout: 3 * time.Second},
+		Redis:    Redis{Timeout: time.Second},
+		Auth:     Auth{AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
+		Logging:  Logging{Name: "info"},
+	}
+}
+
+// Load reads the settings of the server from the file at path.
+func Load(path string) (Settings, error) {
+	s, err := read(path)
+	if err != nil {
+		return s, err
+	}
+	var found config.Problems
+	s.checkServer(&found)
+	s.checkDatabase(&found)
+	s.checkRedis(&found)
+	s.checkLogging(&found)
+	return s, named(path, found.Err())
+}
+
+// LoadDatabase reads what migrations need from the file at path: the rest may be left
+// out.
+func LoadDatabase(path string) (Settings, error) {
+	s, err := read(path)
+	if err != nil {
+		return s, err
+	}
+	var found config.Problems
+	s.checkDatabase(&found)
+	s.checkLogging(&found)
+	return s, named(path, found.Err())
+}
+
+func read(path string) (Settings, error) {
+	s := Default()
+	if path == "" {
+		return s, errors.New("CONFIG_PATH: empty; it must name the configuration file")
+	}
+	return s, config.Load(path, &s)
+}
+
+func named(path string, err error) error {
+	if err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return nil
+}
+
+func (s *Settings) checkServer(found *config.Problems) {
+	v := s.Server
+	for field, addr := range map[string]string{"listenAddr": v.ListenAddr, "healthAddr": v.HealthAddr, "metricsAddr": v.MetricsAddr} {
+		_, port, err := net.SplitHostPort(addr)
+		found.Check(err == nil && port != "", "server."+field, addr, "host:port or :port")
+	}
+	for field, d := range map[string]time.Duration{
+		"readTimeout": v.ReadTimeout, "writeTimeout": v.WriteTimeout, "idleTimeout": v.IdleTimeout, "requestTimeout": v.RequestTimeout,
+	} {
+		found.Check(d > 0, "server."+field, d, "more than 0s")
+	}
+	found.Check(v.DrainDelay >= 0, "server.drainDelay", v.DrainDelay, "0s or more")
+	found.Check(v.RequestTimeout < v.WriteTimeout, "server.requestTimeout", v.RequestTimeout,
+		fmt.Sprintf("less than server.writeTimeout (%s)", v.WriteTimeout))
+	found.Check(v.RequestTimeout > s.Database.Timeout+s.Redis.Timeout, "server.requestTimeout", v.RequestTimeout,
+		fmt.Sprintf("more than database.timeout and redis.timeout together (%s)", s.Database.Timeout+s.Redis.Timeout))
+	found.Check(v.MaxBodyBytes > 0, "server.maxBodyBytes", v.MaxBodyBytes, "more than 0")
+	found.Check((v.TLS.CertFile == "") == (v.TLS.KeyFile == ""), "server.tls", nil, "certFile and keyFile together, or neither")
+	found.Check(s.Auth.AllowCacheTTL > 0, "auth.allowCacheTTL", s.Auth.AllowCacheTTL, "more than 0s")
+	found.Check(s.Auth.DenyCacheTTL > 0, "auth.denyCacheTTL", s.Auth.DenyCacheTTL, "more than 0s")
+}
+
+func (s *Settings) checkDatabase(found *config.Problems) {
+	v := s.Database
+	for field, text := range map[string]string{"host": v.Host, "name": v.Name, "user": v.User} {
+		found.Check(text != "", "database."+field, text, "a name")
+	}
+	found.Check(v.Port != 0, "database.port", v.Port, "1 to 65535")
+	found.Check(v.MaxConnections >= 2, "database.maxConnections", v.MaxConnections, "2 or more: the drain holds one")
+	found.Check(v.Timeout > 0, "database.timeout", v.Timeout, "more than 0s")
+	switch v.SSLMode {
+	case "disable", "allow", "prefer", "require", "verify-ca", "verify-full":
+	default:
+		found.Add("database.sslMode", v.SSLMode, "disable, allow, prefer, require, verify-ca or verify-full")
+	}
+}
+
+func (s *Settings) checkRedis(found *config.Problems) {
+	_, port, err := net.SplitHostPort(s.Redis.Addr)
+	found.Check(err == nil && port != "", "redis.addr", s.Redis.Addr, "host:port")
+	found.Check(s.Redis.Timeout > 0, "redis.timeout", s.Redis.Timeout, "more than 0s")
+}
+
+func (s *Settings) checkLogging(found *config.Problems) {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	level, ok := levels[s.Logging.Name]
+	found.Check(ok, "logging.level", s.Logging.Name, "debug, info, warn or error")
+	s.Logging.Level = level
+}
+
+// Pool returns the configuration of the connections to PostgreSQL. It reads the
+// password's file.
+func (d Database) Pool() (*pgxpool.Config, error) {
+	password, err := secret(d.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("database.passwordFile: %w", err)
+	}
+	// The password goes in afterwards, so that no parse error can show it.
+	pool, err := pgxpool.ParseConfig(fmt.Sprintf("host='%s' port=%d dbname='%s' user='%s' sslmode=%s connect_timeout=2",
+		quoted(d.Host), d.Port, quoted(d.Name), quoted(d.User), d.SSLMode))
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	pool.ConnConfig.Password = password
+	pool.MaxConns = d.MaxConnections
+	return pool, nil
+}
+
+// quoted makes text fit between the quotes of a connection string.
+func quoted(text string) string {
+	return strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text)
+}
+
+// Client returns a client of Redis; it connects when it is used. It reads the
+// password's file. The caller closes it.
+func (r Redis) Client() (*redis.Client, error) {
+	password, err := secret(r.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("redis.passwordFile: %w", err)
+	}
+	return redis.NewClient(&redis.Options{
+		Addr: r.Addr, Password: password, ContextTimeoutEnabled: true,
+		DialTimeout: r.Timeout, ReadTimeout: r.Timeout, WriteTimeout: r.Timeout,
+		// One retry finds a connection that broke while it was idle; more would
+		// only use up the sender's time.
+		MaxRetries: 1, DialerRetries: 1,
+	}), nil
+}
+
+// Config returns what the API's listener needs, or nil for a listener without TLS.
+func (t TLS) Config() (*tls.Config, error) {
+	if t.CertFile == "" {
+		return nil, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("server.tls: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// secret reads a mounted secret without the line break that editors add.
+func secret(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimRight(string(data), "\r\n"), nil
+}

@@ -1,0 +1,113 @@
+package settings
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const valid = `
+server: {drainDelay: 1s}
+database: {host: postgresql, name: datastorage, user: datastorage}
+redis: {addr: "redis:6379"}
+logging: {level: warn}
+`
+
+func file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLoadFillsDefaults(t *testing.T) {
+	s, err := Load(file(t, "config.yaml", valid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Server.DrainDelay != time.Second || s.Server.ListenAddr != ":8080" || s.Server.MaxBodyBytes != 5<<20 || s.Database.Port != 5432 || s.Logging.Level != slog.LevelWarn {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"an unknown key":              {"server: {listen: x}", "server.listen: not allowed; allowed: only"},
+		"a password in the file":      {"database: {password: x}", "database.password: not allowed"},
+		"a bad duration":              {"database: {timeout: 5}", `database.timeout: "5" not allowed; allowed: a duration`},
+		"no database":                 {"redis: {addr: 'r:1'}", `database.host: "" not allowed; allowed: a name`},
+		"no Redis":                    {"database: {host: x}", `redis.addr: "" not allowed; allowed: host:port`},
+		"an address without a port":   {"server: {listenAddr: localhost}", `server.listenAddr: "localhost" not allowed`},
+		"no time to answer":           {"server: {requestTimeout: 20s, writeTimeout: 20s}", "server.requestTimeout: 20s not allowed; allowed: less than server.writeTimeout (20s)"},
+		"no time for both stores":     {"server: {requestTimeout: 3s}", "server.requestTimeout: 3s not allowed; allowed: more than database.timeout and redis.timeout together (4s)"},
+		"half of TLS":                 {"server: {tls: {certFile: x}}", "server.tls: not allowed; allowed: certFile and keyFile together"},
+		"one connection":              {"database: {maxConnections: 1}", "database.maxConnections: 1 not allowed"},
+		"an unknown mode":             {"database: {sslMode: maybe}", `database.sslMode: "maybe" not allowed`},
+		"an unknown level":            {"logging: {level: loud}", `logging.level: "loud" not allowed; allowed: debug, info, warn or error`},
+		"a negative delay":            {"server: {drainDelay: -1s}", "server.drainDelay: -1s not allowed"},
+		"no memory of what was asked": {"auth: {allowCacheTTL: 0s}", "auth.allowCacheTTL: 0s not allowed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Load(file(t, "config.yaml", c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+	if _, err := Load(""); err == nil || !strings.Contains(err.Error(), "CONFIG_PATH") {
+		t.Errorf("no path: got %v", err)
+	}
+}
+
+func TestLoadDatabaseNeedsNoMore(t *testing.T) {
+	if _, err := LoadDatabase(file(t, "config.yaml", "database: {host: h, name: n, user: u}")); err != nil {
+		t.Error(err)
+	}
+	if _, err := LoadDatabase(file(t, "config.yaml", "database: {host: h}")); err == nil || !strings.Contains(err.Error(), "database.user") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPoolReadsThePasswordAndQuotes(t *testing.T) {
+	d := Default().Database
+	d.Host, d.Name, d.User = "postgresql", `odd ' \ name`, "user name"
+	d.PasswordFile = file(t, "password", "s3cret'\n")
+	pool, err := d.Pool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := pool.ConnConfig
+	if c.Host != "postgresql" || c.Database != `odd ' \ name` || c.User != "user name" || c.Password != "s3cret'" || pool.MaxConns != 10 {
+		t.Errorf("got %s %s %s, %d connections", c.Host, c.Database, c.User, pool.MaxConns)
+	}
+	d.PasswordFile = filepath.Join(t.TempDir(), "missing")
+	if _, err := d.Pool(); err == nil || !strings.Contains(err.Error(), "database.passwordFile: open ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClientReadsThePassword(t *testing.T) {
+	r := Default().Redis
+	r.Addr, r.PasswordFile = "redis:6379", file(t, "password", "s3cret\r\n")
+	client, err := r.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if client.Options().Password != "s3cret" {
+		t.Error("got another password")
+	}
+}
+
+func TestTLSNamesTheFile(t *testing.T) {
+	if c, err := (TLS{}).Config(); c != nil || err != nil {
+		t.Errorf("without files: got %v, %v", c, err)
+	}
+	if _, err := (TLS{CertFile: "/nowhere/tls.crt", KeyFile: "/nowhere/tls.key"}).Config(); err == nil || !strings.Contains(err.Error(), "server.tls: open /nowhere/tls.crt") {
+		t.Errorf("got %v", err)
+	}
+}

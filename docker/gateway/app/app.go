@@ -1,0 +1,310 @@
+// Package app puts the Gateway together and runs it.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-logr/logr"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
+	"kubernaut.ai/e2e/docker/gateway/audit"
+	"kubernaut.ai/e2e/docker/gateway/httpapi"
+	"kubernaut.ai/e2e/docker/gateway/intake"
+	"kubernaut.ai/e2e/docker/gateway/kube"
+	"kubernaut.ai/e2e/docker/gateway/metrics"
+	"kubernaut.ai/e2e/docker/gateway/owner"
+	"kubernaut.ai/e2e/docker/gateway/remediation"
+	"kubernaut.ai/e2e/docker/gateway/scope"
+	"kubernaut.ai/e2e/docker/internal/access"
+	"kubernaut.ai/e2e/docker/internal/health"
+	"kubernaut.ai/e2e/docker/internal/lifecycle"
+	"kubernaut.ai/e2e/docker/internal/problem"
+	"kubernaut.ai/e2e/docker/internal/request"
+)
+
+// serviceName is the Service that a sender must be allowed to create on.
+const serviceName = "gateway-service"
+
+// opsTimeout bounds requests for health and metrics.
+const opsTimeout = 10 * time.Second
+
+// Options is what the process gives to the Gateway.
+type Options struct {
+	ConfigFile string
+	Namespace  string // the Gateway's own: POD_NAMESPACE
+	Pod        string // the pod's name for the log: POD_NAME; may be empty
+	Log        io.Writer
+	Cluster    *rest.Config // nil for the cluster that the process runs in
+}
+
+// App is a Gateway that is bound to its ports. It is run once.
+type App struct {
+	api, health, metrics *lifecycle.Server
+	service              lifecycle.Service
+}
+
+// APIAddr returns the address of the API.
+func (a *App) APIAddr() string { return a.api.Addr() }
+
+// HealthAddr returns the address of /healthz and /readyz.
+func (a *App) HealthAddr() string { return a.health.Addr() }
+
+// MetricsAddr returns the address of /metrics.
+func (a *App) MetricsAddr() string { return a.metrics.Addr() }
+
+// Run runs a Gateway until ctx ends. It returns nil after a clean end.
+func Run(ctx context.Context, opts Options) error {
+	a, err := New(opts)
+	if err != nil {
+		return err
+	}
+	// client-go and controller-runtime write through these, of which a process has one.
+	klog.SetSlogLogger(a.service.Log)
+	ctrllog.SetLogger(logr.FromSlogHandler(a.service.Log.Handler()))
+	return a.Run(ctx)
+}
+
+// Run serves until ctx ends, then drains. It returns nil after a clean end.
+func (a *App) Run(ctx context.Context) error { return lifecycle.Run(ctx, a.service) }
+
+// New reads the configuration, puts the parts together and binds the ports. It calls
+// nobody: a cluster or DataStorage that is not there yet shows in /readyz.
+func New(opts Options) (*App, error) {
+	if opts.Namespace == "" {
+		return nil, errors.New("POD_NAMESPACE: not set; allowed: the namespace that the Gateway runs in")
+	}
+	cfg, err := loadConfig(opts.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.NewJSONHandler(opts.Log, &slog.HandlerOptions{Level: cfg.Logging.level()}))
+	if opts.Pod != "" {
+		log = log.With("pod", opts.Pod)
+	}
+	cluster, err := connect(opts.Cluster)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	return assemble(opts, cfg, log, cluster)
+}
+
+// cluster is what the Gateway calls the API server with.
+type cluster struct {
+	config   *rest.Config
+	objects  client.WithWatch
+	reviews  kubernetes.Interface
+	metadata metadata.Interface
+}
+
+// connect makes the clients. They share their connections. Nothing limits their
+// rate: the limit of requests does, and the API server's own fairness.
+func connect(cfg *rest.Config) (cluster, error) {
+	if cfg == nil {
+		var err error
+		if cfg, err = rest.InClusterConfig(); err != nil {
+			return cluster{}, err
+		}
+	}
+	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), "gateway")
+	cfg.QPS = -1
+	httpClient, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return cluster{}, err
+	}
+	objects, err := kube.NewClient(cfg, httpClient)
+	if err != nil {
+		return cluster{}, err
+	}
+	reviews, err := kubernetes.NewForConfigAndClient(cfg, httpClient)
+	if err != nil {
+		return cluster{}, err
+	}
+	meta, err := metadata.NewForConfigAndClient(metadata.ConfigFor(cfg), httpClient)
+	if err != nil {
+		return cluster{}, err
+	}
+	return cluster{cfg, objects, reviews, meta}, nil
+}
+
+// dataStorageClients returns an HTTP client that sends the Gateway's own token, whose
+// file client-go reads again before it expires, and one for probes, which need none.
+func dataStorageClients(cfg DataStorageConfig, cluster *rest.Config) (writes, probes *http.Client, err error) {
+	trust := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: cfg.CAFile}, UserAgent: "gateway"}
+	if probes, err = rest.HTTPClientFor(trust); err != nil {
+		return nil, nil, fmt.Errorf("datastorage.caFile: %w", err)
+	}
+	known := rest.CopyConfig(trust)
+	known.BearerToken, known.BearerTokenFile = cluster.BearerToken, cluster.BearerTokenFile
+	writes, err = rest.HTTPClientFor(known)
+	return writes, probes, err
+}
+
+// assemble makes the parts, innermost first.
+func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App, error) {
+	set := metrics.New()
+	writes, probes, err := dataStorageClients(cfg.DataStorage, cluster.config)
+	if err != nil {
+		return nil, err
+	}
+	store, err := audit.NewDataStorage(cfg.DataStorage.URL, writes, cfg.DataStorage.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	buffer := cfg.DataStorage.Buffer
+	trail := audit.NewTrail(audit.Options{
+		Store: store, Log: log, Dropped: set.Dropped,
+		Size: buffer.Size, BatchSize: buffer.BatchSize, FlushInterval: buffer.FlushInterval,
+	})
+	objects := kube.Guarded(cluster.objects, kube.NewGuard(set.Breaker))
+	managed, err := scope.New(objects, cluster.metadata)
+	if err != nil {
+		return nil, err
+	}
+	timeout := cfg.Server.K8sRequestTimeout
+	reviewer := access.New(access.Options{
+		Client:     cluster.reviews,
+		Attributes: authorizationv1.ResourceAttributes{Namespace: opts.Namespace, Resource: "services", Name: serviceName},
+		AllowTTL:   cfg.Auth.AllowCacheTTL,
+		DenyTTL:    cfg.Auth.DenyCacheTTL,
+	})
+	api := httpapi.New(httpapi.Options{
+		Log:     log,
+		Metrics: set,
+		Intake: &intake.Intake{
+			Owners: owner.NewResolver(objects, timeout), Scope: managed,
+			Book:  remediation.NewBook(objects, opts.Namespace, timeout),
+			Trail: trail, Metrics: set,
+		},
+		Authenticate:  reviewer.Middleware(func(*http.Request) string { return "create" }),
+		CORS:          cfg.CORS.options(),
+		MaxConcurrent: cfg.Server.MaxConcurrentRequests,
+		Timeout:       timeout,
+		Now:           time.Now,
+	})
+	state := health.New(log,
+		health.Check{Reason: "api_server_unreachable", Probe: probeCluster(cluster.objects, opts.Namespace)},
+		health.Check{Reason: "datastorage_unreachable", Probe: probeDataStorage(probes, cfg.DataStorage.HealthURL)},
+	)
+	a := &App{}
+	if err := a.bind(cfg.Server, log, api, state, set); err != nil {
+		return nil, err
+	}
+	a.service = lifecycle.Service{
+		Log:      log,
+		NotReady: state.ShutDown,
+		Servers:  []*lifecycle.Server{a.api},
+		Ops:      []*lifecycle.Server{a.health, a.metrics},
+		Tasks: []lifecycle.Task{
+			{Name: "health", Run: state.Run},
+			{Name: "namespaces", Run: func(ctx context.Context) error { managed.Run(ctx); return nil }},
+			{Name: "audit", Run: trail.Run},
+		},
+		DrainDelay:      cfg.Server.DrainDelay,
+		ShutdownTimeout: timeout,
+		Hooks:           []lifecycle.Hook{{Name: "audit", Run: trail.Flush}},
+	}
+	return a, nil
+}
+
+// bind opens the ports, health first, and gives them back when one is taken.
+func (a *App) bind(cfg ServerConfig, log *slog.Logger, api http.Handler, state *health.Health, set *metrics.Metrics) (err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, server := range []*lifecycle.Server{a.health, a.metrics, a.api} {
+			if server != nil {
+				err = errors.Join(err, server.Close())
+			}
+		}
+	}()
+	if a.health, err = lifecycle.Bind("health", cfg.HealthAddr, opsServer(ops(log, map[string]http.Handler{
+		"/healthz": state.Handler(), "/readyz": state.Handler(),
+	})), log); err != nil {
+		return err
+	}
+	if a.metrics, err = lifecycle.Bind("metrics", cfg.MetricsAddr, opsServer(ops(log, map[string]http.Handler{
+		"/metrics": set.Handler(),
+	})), log); err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:      api,
+		ReadTimeout:  cfg.ReadTimeout,
+		WriteTimeout: cfg.WriteTimeout,
+		IdleTimeout:  cfg.IdleTimeout,
+	}
+	if cfg.TLS.CertFile != "" {
+		certificate := &certificate{certFile: cfg.TLS.CertFile, keyFile: cfg.TLS.KeyFile}
+		if _, err := certificate.get(nil); err != nil {
+			return err
+		}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.get}
+	}
+	a.api, err = lifecycle.Bind("api", cfg.ListenAddr, server, log)
+	return err
+}
+
+// ops serves GET on some paths, and problems on all others.
+func ops(log *slog.Logger, handlers map[string]http.Handler) http.Handler {
+	router := chi.NewRouter()
+	router.Use(request.Middleware(log))
+	router.NotFound(problem.NotFound)
+	router.MethodNotAllowed(problem.MethodNotAllowed(router))
+	for path, handler := range handlers {
+		router.Method(http.MethodGet, path, handler)
+		router.Method(http.MethodHead, path, handler)
+	}
+	return router
+}
+
+// opsServer returns a server for probes and scrapes.
+func opsServer(handler http.Handler) *http.Server {
+	return &http.Server{Handler: handler, ReadTimeout: opsTimeout, WriteTimeout: opsTimeout}
+}
+
+// probeCluster reads what every request has to read, past every cache: it fails
+// without the API server, the resource definition, or the permission.
+func probeCluster(c client.Client, namespace string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return c.List(ctx, &v1alpha1.RemediationRequestList{}, client.InNamespace(namespace), client.Limit(1))
+	}
+}
+
+// probeDataStorage asks whether DataStorage is ready.
+func probeDataStorage(c *http.Client, url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		answer, err := c.Do(req)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		// Read to the end, so that the connection can be used again.
+		if _, err := io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<10)); err != nil {
+			return err
+		}
+		if answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s: status %d", url, answer.StatusCode)
+		}
+		return nil
+	}
+}

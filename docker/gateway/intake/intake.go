@@ -1,0 +1,203 @@
+// Package intake takes a signal from the moment it is understood to the moment it
+// is stored: owner, fingerprint, scope, remediation request, audit.
+package intake
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/google/uuid"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
+	"kubernaut.ai/e2e/docker/gateway/audit"
+	"kubernaut.ai/e2e/docker/gateway/kube"
+	"kubernaut.ai/e2e/docker/gateway/metrics"
+	"kubernaut.ai/e2e/docker/gateway/owner"
+	"kubernaut.ai/e2e/docker/gateway/remediation"
+	"kubernaut.ai/e2e/docker/gateway/resource"
+	"kubernaut.ai/e2e/docker/gateway/scope"
+	"kubernaut.ai/e2e/docker/gateway/signal"
+	"kubernaut.ai/e2e/docker/internal/access"
+	"kubernaut.ai/e2e/docker/internal/request"
+)
+
+// Status says what became of a signal.
+type Status string
+
+// The ends that a signal can come to.
+const (
+	Created   Status = "created"
+	Duplicate Status = "duplicate"
+	Rejected  Status = "rejected"
+	Resolved  Status = "resolved"
+)
+
+// Receipt is what the sender is told.
+type Receipt struct {
+	Status      Status
+	Fingerprint string              // empty when the signal was resolved
+	Outcome     remediation.Outcome // of a signal that was created or a duplicate
+	Rejection   *scope.Rejection    // of one that was rejected
+}
+
+// Resolver finds the workload of an object.
+type Resolver interface {
+	Resolve(ctx context.Context, ref resource.Ref) (owner.Lineage, error)
+}
+
+// Checker decides whether an object is managed; nil means that it is.
+type Checker interface {
+	Check(ctx context.Context, lineage owner.Lineage) (*scope.Rejection, error)
+}
+
+// Registrar stores reports.
+type Registrar interface {
+	Register(ctx context.Context, report remediation.Report) (remediation.Outcome, error)
+}
+
+// Recorder takes audit events and never blocks.
+type Recorder interface {
+	Record(events ...audit.Event)
+}
+
+// Intake is the way of a signal. All fields are required. It is safe for concurrent use.
+type Intake struct {
+	Owners  Resolver
+	Scope   Checker
+	Book    Registrar
+	Trail   Recorder
+	Metrics *metrics.Metrics
+}
+
+// Take stores a signal, or says why not. An *owner.NotFoundError is the sender's
+// fault; a *kube.UnavailableError and the end of ctx call for another try later.
+func (i *Intake) Take(ctx context.Context, s signal.Signal) (Receipt, error) {
+	i.Metrics.Received(s.Source, s.Severity)
+	if s.Resolved {
+		return Receipt{Status: Resolved}, nil
+	}
+	report := remediation.Report{Signal: s}
+	lineage, err := i.resolve(ctx, s.Target)
+	if err != nil {
+		var gone *owner.NotFoundError
+		if !errors.As(err, &gone) {
+			i.failed(ctx, report, err)
+		}
+		return Receipt{}, err
+	}
+	report.Workload = lineage.Workload()
+	report.Fingerprint = signal.Fingerprint(s.Cluster, report.Workload)
+	rejection, err := i.Scope.Check(ctx, lineage)
+	if err != nil {
+		i.failed(ctx, report, err)
+		return Receipt{}, err
+	}
+	if rejection != nil {
+		i.Metrics.Rejected(metrics.Unmanaged)
+		return Receipt{Status: Rejected, Fingerprint: report.Fingerprint, Rejection: rejection}, nil
+	}
+	outcome, err := i.Book.Register(ctx, report)
+	if err != nil {
+		i.failed(ctx, report, err)
+		return Receipt{}, err
+	}
+	return i.stored(ctx, report, outcome), nil
+}
+
+// resolve finds the lineage of the target and counts the search.
+func (i *Intake) resolve(ctx context.Context, target resource.Ref) (owner.Lineage, error) {
+	lineage, err := i.Owners.Resolve(ctx, target)
+	var gone *owner.NotFoundError
+	switch {
+	case err == nil:
+		i.Metrics.Owner(target.Kind, metrics.Resolved)
+	case errors.As(err, &gone):
+		i.Metrics.Owner(target.Kind, metrics.NoSuch)
+	default:
+		i.Metrics.Owner(target.Kind, metrics.Unresolved)
+	}
+	return lineage, err
+}
+
+// stored counts and audits a report that is in the cluster.
+func (i *Intake) stored(ctx context.Context, report remediation.Report, outcome remediation.Outcome) Receipt {
+	receipt := Receipt{Status: Duplicate, Fingerprint: report.Fingerprint, Outcome: outcome}
+	event := newEvent(ctx, report)
+	event.CorrelationID = outcome.Name
+	event.Data.RemediationRequest = outcome.Name
+	event.Data.OccurrenceCount = outcome.Count
+	if outcome.Created {
+		receipt.Status = Created
+		i.Metrics.Created(report.Source)
+		event.Data.DeduplicationStatus = audit.StatusNew
+		i.Trail.Record(typed(event, audit.SignalReceived), typed(event, audit.RequestCreated))
+		return receipt
+	}
+	i.Metrics.Deduplicated()
+	event.Data.DeduplicationStatus = audit.StatusDuplicate
+	i.Trail.Record(typed(event, audit.SignalDeduplicated))
+	return receipt
+}
+
+// failed counts and audits a report that could not be stored.
+func (i *Intake) failed(ctx context.Context, report remediation.Report, err error) {
+	i.Metrics.Failed(report.Source, failure(err))
+	event := newEvent(ctx, report)
+	// There may be no request to name: the events of one problem then have the
+	// beginning of its name in common, or at least the request that brought it.
+	event.CorrelationID = request.ID(ctx)
+	if report.Fingerprint != "" {
+		event.CorrelationID = strings.TrimSuffix(remediation.Prefix(report.Fingerprint), "-")
+	}
+	event.Data.DeduplicationStatus = audit.StatusFailed
+	event.Data.ErrorDetails = err.Error()
+	i.Trail.Record(typed(event, audit.RequestFailed))
+}
+
+// failure sorts an error for the counter.
+func failure(err error) metrics.Failure {
+	var unavailable *kube.UnavailableError
+	switch {
+	case errors.As(err, &unavailable) && unavailable.CircuitOpen:
+		return metrics.CircuitOpen
+	case errors.As(err, &unavailable):
+		return metrics.APIServer
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return metrics.Timeout
+	case apierrors.IsForbidden(err):
+		return metrics.Forbidden
+	default:
+		return metrics.Refused
+	}
+}
+
+// newEvent returns what all events about a report have in common.
+func newEvent(ctx context.Context, report remediation.Report) audit.Event {
+	return audit.Event{
+		Time:      report.Received.UTC(),
+		Actor:     access.User(ctx),
+		Cluster:   report.Cluster,
+		Namespace: report.Namespace,
+		Severity:  report.Severity,
+		Data: audit.Data{
+			SignalType:        v1alpha1.SignalTypeAlert,
+			SignalName:        report.Name,
+			Namespace:         report.Namespace,
+			Fingerprint:       report.Fingerprint,
+			Severity:          report.Severity,
+			ResourceKind:      report.Target.Kind,
+			ResourceName:      report.Target.Name,
+			OriginalPayload:   report.Payload,
+			SignalLabels:      report.Labels,
+			SignalAnnotations: report.Annotations,
+		},
+	}
+}
+
+// typed returns the event with a type and an id of its own.
+func typed(event audit.Event, t audit.Type) audit.Event {
+	event.ID, event.Type = uuid.New(), t
+	return event
+}

@@ -1,0 +1,6 @@
+//go:build !coverage
+
+package flush
+
+// OnSignal does nothing in this build.
+func OnSignal() {}

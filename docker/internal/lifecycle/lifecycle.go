@@ -1,0 +1,144 @@
+// Package lifecycle runs the servers and background tasks of a service and ends
+// them in the order in which nothing that was accepted is lost.
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// defaultShutdownTimeout bounds each part of the end. With the drain delay before
+// it, it must fit the pod's grace period.
+const defaultShutdownTimeout = 15 * time.Second
+
+// Task is something that runs besides the servers. Run returns nil when its context
+// ends; returning earlier with an error ends the service.
+type Task struct {
+	Name string
+	Run  func(ctx context.Context) error
+}
+
+// Hook is something to do once nothing new can arrive: to send what is buffered, to
+// close a pool.
+type Hook struct {
+	Name string
+	Run  func(ctx context.Context) error
+}
+
+// Service is what Run runs.
+type Service struct {
+	Log *slog.Logger
+	// NotReady is called first when the service is to end; readiness must fail
+	// from then on.
+	NotReady func()
+	// Servers answer callers. They are drained.
+	Servers []*Server
+	// Ops answer probes and scrapes; they are closed last, so that the end can be
+	// watched.
+	Ops []*Server
+	// Tasks run until the servers are drained.
+	Tasks []Task
+	// DrainDelay is how long the servers go on after NotReady, so that endpoints
+	// can move to other pods. Zero skips it.
+	DrainDelay time.Duration
+	// ShutdownTimeout bounds, each for itself, the requests in hand, the end of
+	// the tasks, and the hooks together; zero means 15 s.
+	ShutdownTimeout time.Duration
+	// Hooks run in their order after the tasks ended.
+	Hooks []Hook
+}
+
+// Run serves until ctx ends and returns nil after a clean end: not ready at once,
+// serving for DrainDelay, requests in hand answered, tasks ended, hooks run, ops
+// closed. When a server or a task fails it ends the rest without the delay and
+// returns that error, with those of the end joined to it.
+func Run(ctx context.Context, s Service) error {
+	if s.ShutdownTimeout == 0 {
+		s.ShutdownTimeout = defaultShutdownTimeout
+	}
+	taskCtx, stopTasks := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTasks()
+	failed := make(chan error, len(s.Servers)+len(s.Ops)+len(s.Tasks))
+	var serving, tasks sync.WaitGroup
+	for _, server := range append(append([]*Server{}, s.Ops...), s.Servers...) {
+		s.Log.Info("serving", "server", server.name, "addr", server.Addr())
+		serving.Go(func() {
+			if err := server.serve(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	for _, task := range s.Tasks {
+		tasks.Go(func() {
+			if err := task.Run(taskCtx); err != nil && taskCtx.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", task.Name, err)
+			}
+		})
+	}
+
+	var errs []error
+	select {
+	case <-ctx.Done():
+		s.Log.Info("shutting down", "drain_delay", s.DrainDelay.String())
+		s.NotReady()
+		for _, server := range s.Servers {
+			server.draining.Store(true)
+		}
+		select {
+		case <-time.After(s.DrainDelay):
+		case err := <-failed:
+			errs = append(errs, err)
+		}
+	case err := <-failed:
+		s.NotReady()
+		errs = append(errs, err)
+	}
+	errs = append(errs, s.stop(ctx, &tasks, stopTasks)...)
+	serving.Wait()
+	return errors.Join(errs...)
+}
+
+// stop is the part of Run after the drain delay.
+func (s Service) stop(ctx context.Context, tasks *sync.WaitGroup, stopTasks context.CancelFunc) []error {
+	// ctx has ended; what is left to do must not end with it.
+	ctx = context.WithoutCancel(ctx)
+	errs := s.shutdown(ctx, s.Servers)
+
+	stopTasks()
+	ended := make(chan struct{})
+	go func() {
+		tasks.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(s.ShutdownTimeout):
+		errs = append(errs, fmt.Errorf("background tasks: not ended after %s", s.ShutdownTimeout))
+	}
+
+	hookCtx, cancel := context.WithTimeout(ctx, s.ShutdownTimeout)
+	defer cancel()
+	for _, hook := range s.Hooks {
+		if err := hook.Run(hookCtx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", hook.Name, err))
+		}
+	}
+	return append(errs, s.shutdown(ctx, s.Ops)...)
+}
+
+// shutdown ends servers side by side.
+func (s Service) shutdown(ctx context.Context, servers []*Server) []error {
+	ctx, cancel := context.WithTimeout(ctx, s.ShutdownTimeout)
+	defer cancel()
+	errs := make([]error, len(servers))
+	var wg sync.WaitGroup
+	for i, server := range servers {
+		wg.Go(func() { errs[i] = server.shutdown(ctx) })
+	}
+	wg.Wait()
+	return errs
+}

@@ -1,0 +1,239 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var silent = slog.New(slog.DiscardHandler)
+
+// journal remembers what happened in which order.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (j *journal) add(line string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, line)
+}
+
+func bind(t *testing.T, name string, handler http.HandlerFunc) *Server {
+	t.Helper()
+	s, err := Bind(name, "127.0.0.1:0", &http.Server{Handler: handler}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func get(s *Server) (*http.Response, error) {
+	resp, err := http.Get("http://" + s.Addr())
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp, err
+}
+
+func TestRunEndsInOrderAndLosesNoRequest(t *testing.T) {
+	var j journal
+	inHand, release := make(chan struct{}), make(chan struct{})
+	api := bind(t, "api", func(_ http.ResponseWriter, r *http.Request) {
+		close(inHand)
+		<-release
+		if r.Context().Err() != nil {
+			j.add("request cut")
+		}
+		j.add("request answered")
+	})
+	ops := bind(t, "ops", func(http.ResponseWriter, *http.Request) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Service{
+			Log: silent, Servers: []*Server{api}, Ops: []*Server{ops}, DrainDelay: time.Millisecond,
+			NotReady: func() { j.add("not ready") },
+			Tasks: []Task{{"task", func(ctx context.Context) error {
+				<-ctx.Done()
+				j.add("task ended")
+				return ctx.Err()
+			}}},
+			Hooks: []Hook{
+				{"flush", func(ctx context.Context) error {
+					resp, err := get(ops)
+					if err != nil {
+						return err
+					}
+					j.add("flushed " + resp.Status)
+					return ctx.Err()
+				}},
+				{"close", func(context.Context) error { j.add("closed"); return nil }},
+			},
+		})
+	}()
+	answered := make(chan error, 1)
+	go func() {
+		_, err := get(api)
+		answered <- err
+	}()
+	<-inHand
+	cancel()
+	// The listener of api closes once it is shut down, with the request in hand.
+	for {
+		conn, err := net.Dial("tcp", api.Addr())
+		if err != nil {
+			break
+		}
+		_ = conn.Close()
+	}
+	close(release)
+	if err := <-answered; err != nil {
+		t.Errorf("request in hand: %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	want := []string{"not ready", "request answered", "task ended", "flushed 200 OK", "closed"}
+	if !slices.Equal(j.lines, want) {
+		t.Errorf("got %q, want %q", j.lines, want)
+	}
+	if _, err := get(ops); err == nil {
+		t.Error("ops still answers")
+	}
+}
+
+func TestRunServesDuringTheDrainDelay(t *testing.T) {
+	api := bind(t, "api", func(http.ResponseWriter, *http.Request) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	notReady := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, DrainDelay: 200 * time.Millisecond, NotReady: func() { close(notReady) }})
+	}()
+	if resp, err := get(api); err != nil || resp.Close {
+		t.Fatalf("before: got %+v, %v", resp, err)
+	}
+	cancel()
+	<-notReady
+	for closing := false; !closing; {
+		resp, err := get(api)
+		if err != nil {
+			t.Fatalf("while draining: %v", err)
+		}
+		closing = resp.Close
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestRunCutsRequestsThatDoNotEnd(t *testing.T) {
+	inHand := make(chan struct{})
+	api := bind(t, "api", func(_ http.ResponseWriter, r *http.Request) {
+		close(inHand)
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}, ShutdownTimeout: 20 * time.Millisecond})
+	}()
+	go func() { _, _ = get(api) }()
+	<-inHand
+	cancel()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "api server: requests were cut") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRunEndsWhenATaskFails(t *testing.T) {
+	api := bind(t, "api", func(http.ResponseWriter, *http.Request) {})
+	ready := true
+	err := Run(t.Context(), Service{
+		Log: silent, Servers: []*Server{api}, NotReady: func() { ready = false }, DrainDelay: time.Hour,
+		Tasks: []Task{{"drain", func(context.Context) error { return errors.New("boom") }}},
+		Hooks: []Hook{{"flush", func(context.Context) error { return errors.New("no peer") }}},
+	})
+	if err == nil || fmt.Sprint(err) != "drain: boom\nflush: no peer" || ready {
+		t.Errorf("got %v, ready %v", err, ready)
+	}
+}
+
+func TestRunTellsATaskThatDoesNotEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	never := make(chan struct{})
+	defer close(never)
+	err := Run(ctx, Service{
+		Log: silent, NotReady: func() {}, ShutdownTimeout: 10 * time.Millisecond,
+		Tasks: []Task{{"stuck", func(context.Context) error { <-never; return nil }}},
+	})
+	if err == nil || !strings.Contains(err.Error(), "not ended after 10ms") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBindNamesThePortThatIsTaken(t *testing.T) {
+	first := bind(t, "api", nil)
+	defer first.Close()
+	_, err := Bind("metrics", first.Addr(), &http.Server{}, silent)
+	if err == nil || !strings.Contains(err.Error(), "metrics server: listen tcp "+first.Addr()) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBindBoundsHeaders(t *testing.T) {
+	s := bind(t, "api", nil)
+	defer s.Close()
+	if s.http.ReadHeaderTimeout == 0 || s.http.MaxHeaderBytes == 0 {
+		t.Error("a server without bounds")
+	}
+}
+
+func TestTLSServesHTTP2AndLetsSendersGo(t *testing.T) {
+	// httptest has a certificate for 127.0.0.1 at hand.
+	borrowed := httptest.NewTLSServer(nil)
+	defer borrowed.Close()
+	api, err := Bind("api", "127.0.0.1:0", &http.Server{
+		Handler:   http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		TLSConfig: &tls.Config{Certificates: borrowed.TLS.Certificates, MinVersion: tls.VersionTLS12},
+	}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}}) }()
+	client := borrowed.Client()
+	client.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+	for _, draining := range []bool{false, true, true} {
+		api.draining.Store(draining)
+		resp, err := client.Get("https://" + api.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.ProtoMajor != 2 {
+			t.Errorf("got %s, want HTTP/2", resp.Proto)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}

@@ -1,0 +1,99 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// readHeaderTimeout cuts connections that send their headers drop by drop.
+	readHeaderTimeout = 5 * time.Second
+	// maxHeaderBytes holds the longest ServiceAccount token many times over.
+	maxHeaderBytes = 64 << 10
+)
+
+// Server is an HTTP server whose port is bound already, so that its address is
+// known and connections queue from the first moment. Make one with Bind.
+type Server struct {
+	name     string
+	http     *http.Server
+	listener net.Listener
+	draining atomic.Bool
+	abort    context.CancelFunc // ends the contexts of the requests in hand
+}
+
+// Bind opens addr ("host:port", port 0 for a free one) for srv. ReadHeaderTimeout,
+// MaxHeaderBytes and ErrorLog get defaults; TLS is served when srv.TLSConfig is set,
+// which then holds the certificate.
+// The caller hands the Server to Run, which closes it.
+func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error) {
+	// Requests must outlive the signal that ends the process: they have a context
+	// of their own, which ends when shutting down takes too long.
+	ctx, abort := context.WithCancel(context.Background())
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		abort()
+		return nil, fmt.Errorf("%s server: %w", name, err)
+	}
+	if srv.ReadHeaderTimeout == 0 {
+		srv.ReadHeaderTimeout = readHeaderTimeout
+	}
+	if srv.MaxHeaderBytes == 0 {
+		srv.MaxHeaderBytes = maxHeaderBytes
+	}
+	if srv.ErrorLog == nil {
+		srv.ErrorLog = slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelDebug)
+	}
+	s := &Server{name: name, http: srv, listener: listener, abort: abort}
+	srv.BaseContext = func(net.Listener) context.Context { return ctx }
+	handler := srv.Handler
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			// Each sender leaves after its next answer. Closing idle connections
+			// instead would cut requests that are on their way.
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
+	return s, nil
+}
+
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Close gives the port of a server that was never run back.
+func (s *Server) Close() error {
+	s.abort()
+	return s.listener.Close()
+}
+
+// serve blocks until the server is shut down.
+func (s *Server) serve() error {
+	var err error
+	if s.http.TLSConfig != nil {
+		err = s.http.ServeTLS(s.listener, "", "")
+	} else {
+		err = s.http.Serve(s.listener)
+	}
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("%s server: %w", s.name, err)
+	}
+	return nil
+}
+
+// shutdown stops accepting, waits for the requests in hand until ctx ends, and cuts
+// what is left then.
+func (s *Server) shutdown(ctx context.Context) error {
+	defer s.abort()
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.abort()
+		return fmt.Errorf("%s server: requests were cut: %w", s.name, errors.Join(err, s.http.Close()))
+	}
+	return nil
+}

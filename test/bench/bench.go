@@ -1,0 +1,276 @@
+// Package bench loads the services of a deployed environment and reports what they
+// did: calls a second with percentiles, CPU and memory, and whether everything that
+// was answered is stored. It is no test: a goal that is missed is reported and is no
+// error. Load comes from this process, through the ports of 127.0.0.1, so everything
+// shares one machine.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"kubernaut.ai/e2e/test/bench/usage"
+	"kubernaut.ai/e2e/test/e2e/audit"
+	"kubernaut.ai/e2e/test/e2e/cluster"
+	"kubernaut.ai/e2e/test/e2e/session"
+	"kubernaut.ai/e2e/test/e2e/signals"
+	"kubernaut.ai/e2e/test/e2e/stores"
+	"kubernaut.ai/e2e/test/e2e/target"
+	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
+)
+
+const (
+	// whole bounds the benchmark. Its scenarios take two minutes, checking and
+	// removing what they stored takes one more.
+	whole = 15 * time.Minute
+	// tidying bounds the removal of what the benchmark made.
+	tidying = 3 * time.Minute
+	// quiet is how long the machine is looked at before the first load.
+	quiet = 3 * time.Second
+	// answerTimeout bounds a call: longer than the services' own deadlines.
+	answerTimeout = 30 * time.Second
+)
+
+// purpose is in the names of what a run makes in the cluster.
+const purpose = "bench"
+
+// bed is what the scenarios work with.
+type bed struct {
+	target  *target.Target
+	runner  command.Runner
+	status  func(format string, args ...any)
+	run     *session.Session
+	kube    *cluster.Cluster
+	sender  *signals.Sender
+	trail   *audit.Trail
+	store   *pgx.Conn
+	metrics map[string]string // host:port of each service's metrics
+	scrape  *http.Client
+}
+
+// Services loads the Gateway and DataStorage of the environment one scenario after
+// the other, those whose names E2E_FOCUS matches, prints the report on out and writes
+// it to bench.json in the evidence folder. Its error says that the benchmark could not
+// run, or what was answered and is not stored.
+func Services(ctx context.Context, env *infrastructure.Environment, out io.Writer) error {
+	return env.Timeline.Step(ctx, "bench", "services", func(ctx context.Context, step *timeline.Step) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, whole, fmt.Errorf("not done after %s", whole))
+		defer cancel()
+		focus, err := regexp.Compile(env.Config.Suite.Focus)
+		if err != nil {
+			return fmt.Errorf("E2E_FOCUS: %w", err)
+		}
+		t, err := describe(ctx, env)
+		if err != nil {
+			return err
+		}
+		report, err := measureAll(ctx, t, env.Runner, focus, step.Status)
+		if report == nil {
+			return err
+		}
+		file := filepath.Join(env.Dir, "bench.json")
+		err = errors.Join(err, report.write(file), report.Print(out))
+		step.Detail("%s; %s", report.summary(), file)
+		if len(report.Problems) > 0 {
+			err = errors.Join(err, errors.New(strings.Join(report.Problems, "\n")))
+		}
+		return err
+	})
+}
+
+// describe is the environment as suites see it, but for the images.
+func describe(ctx context.Context, env *infrastructure.Environment) (*target.Target, error) {
+	nodes, err := env.Cluster.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	first := env.ClusterName + "-control-plane"
+	if !slices.Contains(nodes, first) {
+		return nil, fmt.Errorf("cluster %s: its node %s does not run", env.ClusterName, first)
+	}
+	mapped, err := env.Cluster.Ports(ctx, first)
+	if err != nil {
+		return nil, err
+	}
+	t := &target.Target{
+		Cluster: env.ClusterName, Variant: string(env.Variant), Engine: env.EngineName, Nodes: nodes,
+		Kubeconfig: filepath.Join(env.Dir, "kubeconfig"), Namespace: env.Namespace, Artifacts: env.Dir, Endpoints: map[string]string{},
+	}
+	for _, port := range env.NodePorts {
+		t.Endpoints[port.Service+"/"+port.Port] = mapped[port.NodePort]
+	}
+	return t, nil
+}
+
+// measureAll runs the scenarios whose names focus matches. The report holds those that
+// were finished; it is nil when none could begin.
+func measureAll(ctx context.Context, t *target.Target, runner command.Runner, focus *regexp.Regexp, status func(string, ...any)) (report *Report, err error) {
+	status("connecting")
+	b, err := newBed(ctx, t, runner, status)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close(context.WithoutCancel(ctx))) }()
+	if err := b.connect(ctx); err != nil {
+		return nil, err
+	}
+	report, err = b.newReport(ctx)
+	if err != nil {
+		return nil, err
+	}
+	gateway, err := b.newGateway(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dataStorage, err := b.dataStorageScenarios()
+	if err != nil {
+		return nil, err
+	}
+	for _, next := range slices.Concat(gateway.scenarios(), dataStorage) {
+		if !focus.MatchString(next.name) {
+			continue
+		}
+		status("%s", next.name)
+		measured, err := b.measure(ctx, next)
+		if err != nil {
+			return report, fmt.Errorf("%s: %w", next.name, err)
+		}
+		report.Scenarios = append(report.Scenarios, measured)
+		status("%s: %s; checking", next.name, measured.brief())
+		problems, err := next.check(ctx)
+		if err != nil {
+			return report, fmt.Errorf("%s: check: %w", next.name, err)
+		}
+		for _, problem := range problems {
+			report.Problems = append(report.Problems, next.name+": "+problem)
+		}
+	}
+	report.judge()
+	return report, nil
+}
+
+func newBed(ctx context.Context, t *target.Target, runner command.Runner, status func(string, ...any)) (*bed, error) {
+	b := &bed{
+		target: t, runner: runner, status: status, run: session.Begin(t), metrics: map[string]string{},
+		scrape: &http.Client{Timeout: answerTimeout},
+	}
+	for service, ops := range map[string]string{"gateway": "gateway-ops", "datastorage": "data-storage-ops"} {
+		address, err := t.Address(ops, "metrics")
+		if err != nil {
+			return nil, err
+		}
+		b.metrics[service] = address
+	}
+	var err error
+	if b.kube, err = cluster.Connect(t); err != nil {
+		return nil, err
+	}
+	b.store, err = stores.Postgres(ctx, b.kube, "")
+	return b, err
+}
+
+// connect makes the account that sends and waits until it may.
+func (b *bed) connect(ctx context.Context) error {
+	token, err := b.run.Account(ctx, b.kube, purpose, "gateway-signal-sender", "data-storage-writer", "data-storage-reader")
+	if err != nil {
+		return err
+	}
+	for _, right := range [][2]string{{"create", "gateway-service"}, {"create", "data-storage-service"}, {"get", "data-storage-service"}} {
+		if err := b.kube.AwaitAccess(ctx, token, right[0], right[1]); err != nil {
+			return err
+		}
+	}
+	address, err := b.target.Address("gateway-service", "api")
+	if err != nil {
+		return err
+	}
+	// As many connections as senders, kept open: what is measured is the service.
+	b.sender = &signals.Sender{URL: "http://" + address, Token: token, Client: &http.Client{
+		Timeout: answerTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: senders},
+	}}
+	b.trail, err = audit.Connect(ctx, b.kube, token, func(inner http.RoundTripper) http.RoundTripper { return inner })
+	if err == nil {
+		b.trail.HTTP.Timeout = answerTimeout
+	}
+	return err
+}
+
+// newReport looks at the machine before there is any load.
+func (b *bed) newReport(ctx context.Context) (*Report, error) {
+	before, err := b.moment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(quiet):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	after, err := b.moment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, busy := after.node.Since(before.node)
+	report := &Report{
+		Cluster: b.target.Cluster, Variant: b.target.Variant, Started: time.Now().UTC(), CPUs: after.node.CPUs, BusyBefore: busy,
+		ResidentBeforeMiB: map[string]float64{},
+	}
+	for name, service := range after.services {
+		report.ResidentBeforeMiB[name] = service.ResidentBytes / mebibyte
+	}
+	return report, nil
+}
+
+// close removes what the run made. Audit events stay; nothing can remove them.
+func (b *bed) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, tidying)
+	defer cancel()
+	b.status("removing what the benchmark made")
+	return errors.Join(b.store.Close(ctx), b.forget(ctx), b.run.End(ctx, b.kube))
+}
+
+// moment is who has used how much until now.
+type moment struct {
+	node     usage.Node
+	services map[string]usage.Service
+	self     time.Duration
+	at       time.Time
+}
+
+func (b *bed) moment(ctx context.Context) (moment, error) {
+	m := moment{services: map[string]usage.Service{}}
+	var err error
+	for i, name := range b.target.Nodes {
+		node, err := usage.ReadNode(ctx, b.runner, b.target.Engine, name)
+		if err != nil {
+			return m, err
+		}
+		if i == 0 {
+			m.node = node
+			continue
+		}
+		for program, used := range node.Programs {
+			m.node.Programs[program] += used
+		}
+	}
+	for service, address := range b.metrics {
+		if m.services[service], err = usage.ReadService(ctx, b.scrape, address); err != nil {
+			return m, err
+		}
+	}
+	m.at = time.Now()
+	m.self, err = usage.Self()
+	return m, err
+}

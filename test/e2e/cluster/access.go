@@ -1,0 +1,186 @@
+package cluster
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// LabelRun marks what a suite's run made outside of its own namespaces.
+const LabelRun = "e2e.kubernaut.ai/run"
+
+// tokenSeconds is how long senders' tokens live: longer than any run, and the API
+// server issues none for less than ten minutes.
+const tokenSeconds = 3600
+
+// reviewInterval is how often a permission is asked for until it is there. RBAC has no
+// watch that tells when the authorizer has seen a binding; it takes milliseconds.
+const reviewInterval = 20 * time.Millisecond
+
+// Sender makes a ServiceAccount in the services' namespace and returns a token of it. It
+// may do nothing until it is allowed to.
+func (c *Cluster) Sender(ctx context.Context, name, run string) (token string, err error) {
+	account := &corev1.ServiceAccount{ObjectMeta: c.meta(name, run)}
+	if err := c.API.Create(ctx, account); err != nil {
+		return "", fmt.Errorf("ServiceAccount/%s: %w", name, err)
+	}
+	return c.Token(ctx, name)
+}
+
+// Token requests a token of a ServiceAccount, for the API server's own audience unless
+// others are given.
+func (c *Cluster) Token(ctx context.Context, account string, audiences ...string) (string, error) {
+	seconds := int64(tokenSeconds)
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: &seconds}}
+	answer, err := c.Kube.CoreV1().ServiceAccounts(c.Target.Namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("ServiceAccount/%s: token: %w", account, err)
+	}
+	return answer.Status.Token, nil
+}
+
+// Allow binds a sender to a Role of the services' namespace.
+func (c *Cluster) Allow(ctx context.Context, account, role, run string) error {
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: c.meta(account+"-"+role, run),
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: c.Target.Namespace, Name: account}},
+	}
+	if err := c.API.Create(ctx, binding); err != nil {
+		return fmt.Errorf("RoleBinding/%s: %w", binding.Name, err)
+	}
+	return nil
+}
+
+// Deny takes back what Allow gave.
+func (c *Cluster) Deny(ctx context.Context, account, role string) error {
+	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: c.Target.Namespace, Name: account + "-" + role}}
+	if err := c.API.Delete(ctx, binding); err != nil {
+		return fmt.Errorf("RoleBinding/%s: %w", binding.Name, err)
+	}
+	return nil
+}
+
+// Role makes a Role for one verb on one Service of the services' namespace.
+func (c *Cluster) Role(ctx context.Context, name, run, verb, service string) error {
+	role := &rbacv1.Role{ObjectMeta: c.meta(name, run), Rules: []rbacv1.PolicyRule{{
+		APIGroups: []string{""}, Resources: []string{"services"}, ResourceNames: []string{service}, Verbs: []string{verb},
+	}}}
+	if err := c.API.Create(ctx, role); err != nil {
+		return fmt.Errorf("Role/%s: %w", name, err)
+	}
+	return nil
+}
+
+// AwaitAccess returns when the API server grants the very token the verb on the Service.
+func (c *Cluster) AwaitAccess(ctx context.Context, token, verb, service string) error {
+	config := rest.AnonymousClientConfig(c.config)
+	config.BearerToken = token
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: c.Target.Namespace, Resource: "services", Name: service, Verb: verb},
+	}}
+	return wait.PollUntilContextCancel(ctx, reviewInterval, true, func(ctx context.Context) (bool, error) {
+		answer, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		if err != nil {
+			return false, fmt.Errorf("access review of %s on services/%s: %w", verb, service, err)
+		}
+		return answer.Status.Allowed, nil
+	})
+}
+
+// Forget removes the accounts, roles and bindings that a run made.
+func (c *Cluster) Forget(ctx context.Context, run string) error {
+	where := []client.DeleteAllOfOption{client.InNamespace(c.Target.Namespace), client.MatchingLabels{LabelRun: run}}
+	return errors.Join(
+		c.API.DeleteAllOf(ctx, &rbacv1.RoleBinding{}, where...),
+		c.API.DeleteAllOf(ctx, &rbacv1.Role{}, where...),
+		c.API.DeleteAllOf(ctx, &corev1.ServiceAccount{}, where...),
+	)
+}
+
+func (c *Cluster) meta(name, run string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: c.Target.Namespace, Name: name, Labels: map[string]string{LabelRun: run}}
+}
+
+// Expire returns the token as the API server would have issued it some time ago: the
+// same claims, over since a minute, signed with the cluster's own key (PEM). The API
+// server issues no token for less than ten minutes, which no spec can wait for.
+func Expire(token string, key []byte) (string, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return "", errors.New("token: not a JWT")
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return "", fmt.Errorf("token: claims: %w", err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(raw, &claims); err != nil {
+		return "", fmt.Errorf("token: claims: %w", err)
+	}
+	over := time.Now().Add(-time.Minute)
+	claims["exp"], claims["iat"], claims["nbf"] = over.Unix(), over.Add(-time.Hour).Unix(), over.Add(-time.Hour).Unix()
+	if raw, err = json.Marshal(claims); err != nil {
+		return "", err
+	}
+	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString(raw)
+	signature, err := sign(key, sha256.Sum256([]byte(signed)))
+	if err != nil {
+		return "", err
+	}
+	return signed + "." + base64.RawURLEncoding.EncodeToString(signature), nil
+}
+
+// sign signs as RS256 or ES256 do: kubeadm makes keys of either kind.
+func sign(pemKey []byte, digest [sha256.Size]byte) ([]byte, error) {
+	block, _ := pem.Decode(pemKey)
+	if block == nil {
+		return nil, errors.New("signing key: not PEM")
+	}
+	if key, err := x509.ParseECPrivateKey(block.Bytes); err == nil {
+		r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
+		if err != nil {
+			return nil, err
+		}
+		size := (key.Curve.Params().BitSize + 7) / 8
+		signature := make([]byte, 2*size)
+		r.FillBytes(signature[:size])
+		s.FillBytes(signature[size:])
+		return signature, nil
+	}
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("signing key: neither ECDSA nor RSA: %w", err)
+	}
+	return rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:])
+}
+
+// Remove deletes a sender's ServiceAccount, which ends its tokens.
+func (c *Cluster) Remove(ctx context.Context, account string) error {
+	return c.API.Delete(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: c.Target.Namespace, Name: account}})
+}

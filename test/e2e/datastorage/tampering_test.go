@@ -1,0 +1,116 @@
+package datastorage_test
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"kubernaut.ai/e2e/docker/datastorage/api/client"
+	"kubernaut.ai/e2e/test/e2e/audit"
+)
+
+// immutable is the SQLSTATE with which PostgreSQL refuses to change an event.
+const immutable = "23514"
+
+// sqlState is the SQLSTATE of an error; empty when it has none.
+func sqlState(err error) string {
+	var refused *pgconn.PgError
+	errors.As(err, &refused)
+	if refused == nil {
+		return ""
+	}
+	return refused.Code
+}
+
+// forge changes the database as somebody can who owns it: triggers are switched off for
+// the one statement.
+func forge(ctx context.Context, statement string, args ...any) {
+	GinkgoHelper()
+	Expect(pgx.BeginFunc(ctx, database(ctx), func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, statement, args...)
+		if err == nil && tag.RowsAffected() == 0 {
+			err = errors.New("the forgery changed nothing")
+		}
+		return err
+	})).To(Succeed())
+}
+
+var _ = Describe("A stored event", func() {
+	DescribeTable("cannot be changed by", func(ctx SpecContext, statement string) {
+		event := audit.NewEvent(correlation())
+		stored(ctx, event)
+		_, err := database(ctx).Exec(ctx, statement, *event.EventID)
+		Expect(sqlState(err)).To(Equal(immutable), "%v", err)
+		Expect(must(found(ctx, event.CorrelationID))).To(ConsistOf(event.EventID.String()))
+	},
+		Entry("UPDATE", SpecTimeout(brief), "UPDATE audit_events SET event_type = 'forged' WHERE event_id = $1"),
+		Entry("an UPDATE of its data", SpecTimeout(brief), "UPDATE audit_events SET event_data = '{}' WHERE event_id = $1"),
+		Entry("DELETE", SpecTimeout(brief), "DELETE FROM audit_events WHERE event_id = $1"),
+	)
+
+	It("cannot be removed by TRUNCATE", SpecTimeout(brief), func(ctx SpecContext) {
+		tx := must(database(ctx).Begin(ctx))
+		_, err := tx.Exec(ctx, "TRUNCATE audit_events")
+		Expect(sqlState(err)).To(Equal(immutable), "%v", err)
+		Expect(tx.Rollback(ctx)).To(Succeed())
+	})
+})
+
+var _ = Describe("A chain", func() {
+	It("is valid as it was written", SpecTimeout(brief), func(ctx SpecContext) {
+		chain := correlation()
+		stored(ctx, audit.Events(chain, 10)...)
+		Expect(must(storage.Write(ctx, audit.NewEvent(chain))).Code).To(Equal(201))
+		Expect(must(storage.Verify(ctx, chain))).To(HaveValue(Equal(client.ChainReport{Valid: true, Length: 11})))
+	})
+
+	It("of nothing is valid and empty", SpecTimeout(brief), func(ctx SpecContext) {
+		Expect(must(storage.Verify(ctx, correlation()))).To(HaveValue(Equal(client.ChainReport{Valid: true})))
+	})
+
+	It("links every event to the one before", SpecTimeout(brief), func(ctx SpecContext) {
+		chain := correlation()
+		stored(ctx, audit.Events(chain, 5)...)
+		events := must(storage.Of(ctx, chain))
+		Expect(events[0].PreviousHash).To(MatchRegexp(`^0{64}$`))
+		for i := 1; i < len(events); i++ {
+			Expect(events[i].PreviousHash).To(Equal(events[i-1].EventHash))
+			Expect(events[i].ChainPosition).To(BeEquivalentTo(i + 1))
+		}
+	})
+
+	DescribeTable("shows where", func(ctx SpecContext, statement string, position int64, reason client.ChainBreakReason) {
+		chain := correlation()
+		stored(ctx, audit.Events(chain, 6)...)
+		forge(ctx, statement, chain)
+		report := must(storage.Verify(ctx, chain))
+		Expect(report.Valid).To(BeFalse())
+		Expect(report.FirstBroken).To(HaveValue(And(HaveField("Position", position), HaveField("Reason", reason))))
+	},
+		Entry("an event was changed", SpecTimeout(brief),
+			"UPDATE audit_events SET event_outcome = 'failure' WHERE correlation_id = $1 AND chain_position = 4", int64(4), client.ChainBreakReason("changed")),
+		Entry("an event's data was changed", SpecTimeout(brief),
+			"UPDATE audit_events SET event_data = '{}' WHERE correlation_id = $1 AND chain_position = 2", int64(2), client.ChainBreakReason("changed")),
+		Entry("an event was removed", SpecTimeout(brief),
+			"DELETE FROM audit_events WHERE correlation_id = $1 AND chain_position = 3", int64(3), client.ChainBreakReason("missing")),
+		Entry("the first event was removed", SpecTimeout(brief),
+			"DELETE FROM audit_events WHERE correlation_id = $1 AND chain_position = 1", int64(1), client.ChainBreakReason("missing")),
+		Entry("the end was cut off", SpecTimeout(brief),
+			"DELETE FROM audit_events WHERE correlation_id = $1 AND chain_position >= 5", int64(5), client.ChainBreakReason("missing")),
+	)
+
+	It("is not touched by a forgery in another", SpecTimeout(brief), func(ctx SpecContext) {
+		forged, honest := correlation(), correlation()
+		stored(ctx, append(audit.Events(forged, 3), audit.Events(honest, 3)...)...)
+		forge(ctx, "UPDATE audit_events SET event_type = 'forged' WHERE correlation_id = $1 AND chain_position = 2", forged)
+		Expect(must(storage.Verify(ctx, honest)).Valid).To(BeTrue())
+		Expect(must(storage.Verify(ctx, forged)).Valid).To(BeFalse())
+	})
+})

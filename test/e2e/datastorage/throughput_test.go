@@ -1,0 +1,42 @@
+package datastorage_test
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+
+	"kubernaut.ai/e2e/test/e2e/audit"
+)
+
+// Serial because it wants the machine for itself.
+var _ = Describe("A thousand events each second for ten seconds", Serial, func() {
+	It("are stored, none lost and none doubled", SpecTimeout(broken), func(ctx SpecContext) {
+		const batches, perBatch, interval = 100, 100, 100 * time.Millisecond
+		chain := correlation()
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		var writers errgroup.Group
+		start := time.Now()
+		for i := range batches {
+			writers.Go(func() error {
+				answer, err := storage.WriteAll(ctx, audit.Events(fmt.Sprintf("%s-%d", chain, i%10), perBatch))
+				if err == nil && answer.Code != http.StatusCreated {
+					err = fmt.Errorf("%s", answer)
+				}
+				return err
+			})
+			<-tick.C
+		}
+		Expect(writers.Wait()).To(Succeed())
+		Expect(time.Since(start)).To(BeNumerically("<", batches*interval+2*time.Second), "the last batch is answered soon after it was sent")
+		for i := range 10 {
+			report := must(storage.Verify(ctx, fmt.Sprintf("%s-%d", chain, i)))
+			Expect(report.Valid).To(BeTrue())
+			Expect(report.Length).To(BeEquivalentTo(batches * perBatch / 10))
+		}
+	})
+})

@@ -1,0 +1,200 @@
+// Package faults breaks the world under test, really: processes are killed, stores are
+// taken away, the API server stands still. Every fault has a way back, which the spec
+// defers.
+package faults
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"kubernaut.ai/e2e/test/e2e/cluster"
+	"kubernaut.ai/e2e/test/infrastructure/command"
+)
+
+// Injector breaks one cluster.
+type Injector struct {
+	Cluster *cluster.Cluster
+	Runner  command.Runner // runs the container engine, to reach processes on the nodes
+}
+
+// thawSeconds is when a frozen API server is woken by its node if the suite does not do
+// it: longer than any spec freezes it, shorter than its own liveness probe allows.
+const thawSeconds = 25
+
+// Signal sends a signal to the first process of each of an app's pods, and returns the
+// pods as they were. The kubelet starts what ended again, in the same pods.
+func (i *Injector) Signal(ctx context.Context, app App, signal string) ([]corev1.Pod, error) {
+	pods, err := i.Pods(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	return pods, i.signalAll(ctx, pods, signal)
+}
+
+// FreezeAPIServer stops the API server's process. The function it returns continues it;
+// if nobody calls it, the node does after 25 s.
+func (i *Injector) FreezeAPIServer(ctx context.Context) (thaw func(context.Context) error, err error) {
+	var pods corev1.PodList
+	if err := i.Cluster.API.List(ctx, &pods, client.InNamespace("kube-system"), client.MatchingLabels{"component": "kube-apiserver"}); err != nil {
+		return nil, err
+	}
+	if len(pods.Items) != 1 {
+		return nil, fmt.Errorf("kube-apiserver: %d pods, want 1", len(pods.Items))
+	}
+	pod := &pods.Items[0]
+	id, err := containerID(pod)
+	if err != nil {
+		return nil, err
+	}
+	// The guard wakes only what this call froze: by then another may have frozen it again.
+	mark := "/run/e2e-frozen-" + uuid.NewString()
+	wake := "ctr --namespace k8s.io task kill --signal SIGCONT " + id
+	guard := fmt.Sprintf("touch %s; sleep %d; rm %s && %s", mark, thawSeconds, mark, wake)
+	if err := i.exec(ctx, pod.Spec.NodeName, "--detach", "sh", "-c", guard); err != nil {
+		return nil, fmt.Errorf("kube-apiserver: %w", err)
+	}
+	if err := i.signal(ctx, pod.Spec.NodeName, id, "SIGSTOP"); err != nil {
+		return nil, fmt.Errorf("kube-apiserver: %w", err)
+	}
+	return func(ctx context.Context) error {
+		return i.exec(ctx, pod.Spec.NodeName, "sh", "-c", "rm -f "+mark+"; "+wake)
+	}, nil
+}
+
+// SigningKey reads the key (PEM) that the cluster signs ServiceAccounts' tokens with.
+func (i *Injector) SigningKey(ctx context.Context) ([]byte, error) {
+	node, err := i.controlPlane(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var key bytes.Buffer
+	read := command.Cmd{Args: []string{i.Cluster.Target.Engine, "exec", node, "cat", "/etc/kubernetes/pki/sa.key"}, Stdout: &key}
+	if err := i.Runner.Run(ctx, read); err != nil {
+		return nil, err
+	}
+	return key.Bytes(), nil
+}
+
+// Paste runs a line in an administrator's shell, on the control plane's node: kubectl
+// and its configuration are there, whatever this machine has.
+func (i *Injector) Paste(ctx context.Context, line string) error {
+	node, err := i.controlPlane(ctx)
+	if err != nil {
+		return err
+	}
+	return i.exec(ctx, node, "--env=KUBECONFIG=/etc/kubernetes/admin.conf", "sh", "-c", line)
+}
+
+func (i *Injector) controlPlane(ctx context.Context) (string, error) {
+	var nodes corev1.NodeList
+	if err := i.Cluster.API.List(ctx, &nodes, client.HasLabels{"node-role.kubernetes.io/control-plane"}); err != nil {
+		return "", err
+	}
+	if len(nodes.Items) == 0 {
+		return "", errors.New("no control plane node")
+	}
+	return nodes.Items[0].Name, nil
+}
+
+// Detach takes all endpoints from a Service, as a wrong selector or a network that is cut
+// does. The function it returns gives them back.
+func (i *Injector) Detach(ctx context.Context, name string) (attach func(context.Context) error, err error) {
+	service := &corev1.Service{}
+	service.Namespace, service.Name = i.Cluster.Target.Namespace, name
+	if err := i.Cluster.API.Get(ctx, client.ObjectKeyFromObject(service), service); err != nil {
+		return nil, err
+	}
+	const label = "e2e.kubernaut.ai/detached"
+	patch := func(ctx context.Context, value string) error {
+		body := fmt.Sprintf(`{"spec":{"selector":{%q:%s}}}`, label, value)
+		return i.Cluster.API.Patch(ctx, service, client.RawPatch("application/merge-patch+json", []byte(body)))
+	}
+	return func(ctx context.Context) error { return patch(ctx, "null") }, patch(ctx, `"true"`)
+}
+
+// Revoke takes all permissions in the services' namespace from a ServiceAccount of it. The
+// function it returns gives them back.
+func (i *Injector) Revoke(ctx context.Context, account string) (grant func(context.Context) error, err error) {
+	var bindings rbacv1.RoleBindingList
+	if err := i.Cluster.API.List(ctx, &bindings, client.InNamespace(i.Cluster.Target.Namespace)); err != nil {
+		return nil, err
+	}
+	var taken []rbacv1.RoleBinding
+	for _, binding := range bindings.Items {
+		if slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool { return s.Name == account && s.Kind == rbacv1.ServiceAccountKind }) {
+			taken = append(taken, binding)
+		}
+	}
+	if len(taken) == 0 {
+		return nil, fmt.Errorf("ServiceAccount/%s: no RoleBinding names it", account)
+	}
+	grant = func(ctx context.Context) error {
+		var errs []error
+		for _, binding := range taken {
+			binding.ResourceVersion, binding.UID = "", ""
+			if err := i.Cluster.API.Create(ctx, &binding); !apierrors.IsAlreadyExists(err) {
+				errs = append(errs, err)
+			}
+		}
+		return errors.Join(errs...)
+	}
+	for n := range taken {
+		if err := i.Cluster.API.Delete(ctx, taken[n].DeepCopy()); err != nil {
+			return grant, fmt.Errorf("RoleBinding/%s: %w", taken[n].Name, err)
+		}
+	}
+	return grant, nil
+}
+
+func (i *Injector) signalAll(ctx context.Context, pods []corev1.Pod, signal string) error {
+	for n := range pods {
+		id, err := containerID(&pods[n])
+		if err != nil {
+			return err
+		}
+		if signal == "SIGKILL" {
+			if err := i.flush(ctx, &pods[n], id); err != nil {
+				return fmt.Errorf("Pod/%s: %w", pods[n].Name, err)
+			}
+		}
+		if err := i.signal(ctx, pods[n].Spec.NodeName, id, signal); err != nil {
+			return fmt.Errorf("Pod/%s: %w", pods[n].Name, err)
+		}
+	}
+	return nil
+}
+
+// signal sends a signal to a container's first process. A kind node is a container of
+// the engine that has the node's name, and ctr is on every one.
+func (i *Injector) signal(ctx context.Context, node, container, signal string) error {
+	return i.exec(ctx, node, "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", signal, container)
+}
+
+// exec runs a program on a node. Options of the engine may come before its name.
+func (i *Injector) exec(ctx context.Context, node string, args ...string) error {
+	options := slices.IndexFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "--") })
+	all := slices.Concat([]string{i.Cluster.Target.Engine, "exec"}, args[:options], []string{node}, args[options:])
+	return i.Runner.Run(ctx, command.Cmd{Args: all})
+}
+
+// containerID is the runtime's name of a pod's first container.
+func containerID(pod *corev1.Pod) (string, error) {
+	if len(pod.Status.ContainerStatuses) == 0 {
+		return "", fmt.Errorf("Pod/%s: no container has started", pod.Name)
+	}
+	_, id, found := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+	if !found {
+		return "", fmt.Errorf("Pod/%s: container id %q", pod.Name, pod.Status.ContainerStatuses[0].ContainerID)
+	}
+	return id, nil
+}

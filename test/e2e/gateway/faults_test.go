@@ -1,0 +1,360 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+
+	. "kubernaut.ai/e2e/test/e2e/answer"
+	"kubernaut.ai/e2e/test/e2e/faults"
+	"kubernaut.ai/e2e/test/e2e/signals"
+	"kubernaut.ai/e2e/test/e2e/workloads"
+)
+
+// perSecond is how fast a storm sends.
+const perSecond = 50
+
+// targets is how many workloads a storm is about.
+const targets = 10
+
+// storm sends signals about a namespace's workloads all the time, each on a connection of
+// its own, as many senders do.
+type storm struct {
+	ns     *workloads.Namespace
+	sender *signals.Sender
+	stop   context.CancelFunc
+	done   chan struct{}
+
+	mu       sync.Mutex
+	accepted map[string]int // by fingerprint: answered 201 or 202
+	unsure   map[string]int // by fingerprint: no answer came in time
+	codes    map[int]int
+}
+
+// blow begins a storm; it ends with calm, at the latest with the spec.
+func blow(ctx context.Context) *storm {
+	GinkgoHelper()
+	ns := managed(ctx)
+	for i := range targets {
+		must(ns.ReplicaSet(ctx, fmt.Sprintf("app-%d", i)))
+	}
+	sending, stop := context.WithCancel(ctx)
+	s := &storm{
+		ns: ns, stop: stop, done: make(chan struct{}), accepted: map[string]int{}, unsure: map[string]int{}, codes: map[int]int{},
+		sender: &signals.Sender{URL: gateway.URL, Token: gateway.Token,
+			Client: &http.Client{Transport: said.Transport(&http.Transport{DisableKeepAlives: true}), Timeout: settled}},
+	}
+	go s.run(sending)
+	return s
+}
+
+func (s *storm) run(ctx context.Context) {
+	defer close(s.done)
+	tick := time.NewTicker(time.Second / perSecond)
+	defer tick.Stop()
+	var senders sync.WaitGroup
+	defer senders.Wait()
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			name := fmt.Sprintf("app-%d", i%targets)
+			senders.Go(func() { s.send(context.WithoutCancel(ctx), name) })
+		}
+	}
+}
+
+func (s *storm) send(ctx context.Context, name string) {
+	response, err := s.sender.Alerts(ctx, signals.Firing("Down", "namespace", s.ns.Name, "replicaset", name))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.unsure[fingerprint(s.ns.Name+":ReplicaSet:"+name)]++
+		return
+	}
+	s.codes[response.Code]++
+	switch response.Code {
+	case http.StatusCreated, http.StatusAccepted:
+		s.accepted[response.Fingerprint]++
+	case http.StatusGatewayTimeout:
+		s.unsure[fingerprint(s.ns.Name+":ReplicaSet:"+name)]++ // it may have been counted
+	}
+}
+
+// seen is how many requests have been accepted so far.
+func (s *storm) seen() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, count := range s.accepted {
+		n += count
+	}
+	return n
+}
+
+// blows waits until the storm has had n more signals accepted.
+func (s *storm) blows(ctx context.Context, n int) {
+	GinkgoHelper()
+	until := s.seen() + n
+	Eventually(s.seen).WithContext(ctx).WithTimeout(broken).Should(BeNumerically(">=", until), "signals are accepted")
+}
+
+// calm ends the storm when its last request is answered, and checks that everything that
+// was accepted is in the cluster, and nothing else but what got no answer.
+func (s *storm) calm(ctx context.Context) {
+	GinkgoHelper()
+	s.stop()
+	Eventually(s.done).WithContext(ctx).WithTimeout(broken).Should(BeClosed())
+	for i := range targets {
+		mark := fingerprint(fmt.Sprintf("%s:ReplicaSet:app-%d", s.ns.Name, i))
+		found := remediations(ctx, mark)
+		Expect(found).To(HaveLen(1), "app-%d was accepted %d times", i, s.accepted[mark])
+		Expect(found[0].Status.Deduplication.OccurrenceCount).To(And(
+			BeNumerically(">=", s.accepted[mark]), BeNumerically("<=", s.accepted[mark]+s.unsure[mark])), "occurrences of app-%d", i)
+	}
+}
+
+// away takes an app away for the rest of the spec and returns the way back.
+func away(ctx context.Context, app faults.App) (up func(context.Context) error) {
+	GinkgoHelper()
+	up, err := world.Down(ctx, app)
+	DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
+	Expect(err).NotTo(HaveOccurred())
+	return up
+}
+
+// whole waits until the Gateway is ready as its senders see it.
+func whole(ctx context.Context) {
+	GinkgoHelper()
+	Expect(world.AwaitReady(ctx, gatewayApp)).To(Succeed())
+	Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
+	Eventually(func(ctx context.Context) (*Answer, error) { return get(ctx, gateway.URL+"/") }).WithContext(ctx).
+		Should(HaveStatus(http.StatusNotFound), "the Service leads to the Gateway again")
+}
+
+var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriority(last), func() {
+	It("signals are still taken, readiness falls and returns, and every audit event arrives once", SpecTimeout(broken), func(ctx SpecContext) {
+		first := created(ctx, alert(workload(ctx)))
+		up := away(ctx, dataStorageApp)
+		ns := workload(ctx)
+		second := created(ctx, alert(ns))
+		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
+		Eventually(ready).WithContext(ctx).Should(And(HaveStatus(http.StatusServiceUnavailable), HaveField("Body", ContainSubstring("datastorage"))))
+		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
+		Expect(up(ctx)).To(Succeed())
+		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
+		Expect(eventTypes(audited(ctx, second.Name, 3))).To(ConsistOf("gateway.signal.received", "gateway.crd.created", "gateway.signal.deduplicated"))
+		audited(ctx, first.Name, 2)
+		Expect(counted(ctx).Value("audit_events_dropped_total")).To(BeZero())
+	})
+
+	It("a Gateway that starts lives, and is ready once DataStorage is", SpecTimeout(broken), func(ctx SpecContext) {
+		up := away(ctx, dataStorageApp)
+		pods := must(world.Delete(ctx, gatewayApp))
+		Expect(world.AwaitPods(ctx, gatewayApp, replaced(pods))).To(Succeed())
+		Eventually(func(ctx context.Context) (*Answer, error) { return get(ctx, "http://"+healthAt+"/healthz") }).WithContext(ctx).Should(HaveStatus(http.StatusOK))
+		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
+		Expect(up(ctx)).To(Succeed())
+		whole(ctx)
+		created(ctx, alert(workload(ctx)))
+	})
+})
+
+var _ = Describe("When names do not resolve", Serial, Label("fault"), SpecPriority(last), func() {
+	It("a Gateway that starts waits for them, and then sends its audit events", SpecTimeout(broken), func(ctx SpecContext) {
+		up := away(ctx, dnsApp)
+		pods := must(world.Delete(ctx, gatewayApp))
+		Expect(world.AwaitPods(ctx, gatewayApp, replaced(pods))).To(Succeed())
+		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
+		Expect(up(ctx)).To(Succeed())
+		whole(ctx)
+		audited(ctx, created(ctx, alert(workload(ctx))).Name, 2)
+	})
+})
+
+var _ = Describe("When the network to DataStorage is cut", Serial, Label("fault"), SpecPriority(last), func() {
+	It("signals are taken and their audit events arrive once it is whole", SpecTimeout(broken), func(ctx SpecContext) {
+		attach, err := world.Detach(ctx, "data-storage-service")
+		DeferCleanup(func(ctx SpecContext) { Expect(attach(ctx)).To(Succeed()) }, NodeTimeout(broken))
+		Expect(err).NotTo(HaveOccurred())
+		must(world.Signal(ctx, dataStorageApp, "SIGKILL")) // ends the connections that are open
+		response := created(ctx, alert(workload(ctx)))
+		Expect(attach(ctx)).To(Succeed())
+		Expect(world.AwaitReady(ctx, dataStorageApp)).To(Succeed())
+		audited(ctx, response.Name, 2)
+	})
+})
+
+var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), SpecPriority(last), func() {
+	It("signals are still taken and every audit event arrives once", SpecTimeout(broken), func(ctx SpecContext) {
+		ups := []func(context.Context) error{away(ctx, postgresApp), away(ctx, redisApp)}
+		ns := workload(ctx)
+		response := created(ctx, alert(ns))
+		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
+		for _, up := range ups {
+			Expect(up(ctx)).To(Succeed())
+		}
+		audited(ctx, response.Name, 3)
+		Expect(must(events.Verify(ctx, response.Name))).To(HaveField("Valid", true))
+	})
+})
+
+var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"), SpecPriority(last), func() {
+	It("nothing that was accepted is lost after it is deleted", SpecTimeout(broken), func(ctx SpecContext) {
+		storm := blow(ctx)
+		storm.blows(ctx, perSecond)
+		pods := must(world.Delete(ctx, gatewayApp))
+		Expect(world.AwaitPods(ctx, gatewayApp, replaced(pods))).To(Succeed())
+		storm.blows(ctx, perSecond)
+		storm.calm(ctx)
+	})
+
+	It("nothing that was accepted is lost after its process is killed", SpecTimeout(broken), func(ctx SpecContext) {
+		DeferCleanup(renew, NodeTimeout(broken))
+		storm := blow(ctx)
+		storm.blows(ctx, perSecond)
+		must(world.Signal(ctx, gatewayApp, "SIGKILL"))
+		storm.blows(ctx, perSecond)
+		storm.calm(ctx)
+	})
+
+	It("no request fails while two replicas are replaced one by one", SpecTimeout(broken), func(ctx SpecContext) {
+		DeferCleanup(func(ctx SpecContext) { Expect(world.Up(ctx, gatewayApp, 1)).To(Succeed()) }, NodeTimeout(broken))
+		Expect(world.Up(ctx, gatewayApp, 2)).To(Succeed())
+		storm := blow(ctx)
+		storm.blows(ctx, perSecond)
+		Expect(world.Restart(ctx, gatewayApp)).To(Succeed())
+		storm.blows(ctx, perSecond)
+		storm.calm(ctx)
+		Expect(storm.unsure).To(BeEmpty(), "requests that were cut")
+		Expect(storm.codes).To(HaveLen(2), "201 and 202 only")
+	})
+})
+
+var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), SpecPriority(last), func() {
+	It("it answers the requests in flight, flushes its audit events and exits with 0", SpecTimeout(broken), func(ctx SpecContext) {
+		DeferCleanup(renew, NodeTimeout(broken))
+		ns := workload(ctx)
+		all := holdAll(ctx, 30, sized(ns, 4<<10))
+		pods := must(world.Signal(ctx, gatewayApp, "SIGTERM"))
+		Expect(finishAll(all)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 29}))
+		Expect(must(world.ExitCode(ctx, pods[0]))).To(BeZero())
+		found := remediations(ctx, fingerprint(ns.Name+":Deployment:app"))
+		Expect(found).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(30))))
+		audited(ctx, found[0].Name, 31)
+	})
+
+	It("it is not ready from that moment, and serves until the others know", SpecTimeout(broken), func(ctx SpecContext) {
+		DeferCleanup(renew, NodeTimeout(broken))
+		ns := workload(ctx)
+		must(world.Signal(ctx, gatewayApp, "SIGTERM"))
+		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).
+			Should(And(HaveStatus(http.StatusServiceUnavailable), HaveField("Body", ContainSubstring("shutting_down"))))
+		created(ctx, alert(ns))
+	})
+})
+
+var _ = Describe("When the API server does not answer", Serial, Label("fault"), SpecPriority(last), func() {
+	It("signals are refused for now, and taken again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
+		ns := workload(ctx)
+		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusCreated)) // the sender is known for some seconds
+		thaw := frozen(ctx)
+		response := send(ctx, alert(ns))
+		Expect(response.Code).To(BeElementOf(http.StatusServiceUnavailable, http.StatusGatewayTimeout), response.String())
+		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
+		Expect(thaw(ctx)).To(Succeed())
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
+			Should(HaveStatus(http.StatusAccepted), "the circuit breaker lets the Gateway try again")
+	})
+
+	It("a sender that is not known yet is told to come back", SpecTimeout(broken), func(ctx SpecContext) {
+		ns := workload(ctx)
+		sender := gateway.As(must(run.Account(ctx, kube, uniqueName("new"), "gateway-signal-sender")))
+		thaw := frozen(ctx)
+		response := must(sender.Alerts(ctx, alert(ns)))
+		Expect(response).To(BeProblem(http.StatusServiceUnavailable, "access-review-failed"))
+		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
+		Expect(thaw(ctx)).To(Succeed())
+	})
+
+	It("the Gateway is not ready, and ready again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
+		thaw := frozen(ctx)
+		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
+		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
+		Expect(thaw(ctx)).To(Succeed())
+		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
+	})
+})
+
+var _ = Describe("When the Gateway loses its own permissions", Serial, Label("fault"), SpecPriority(last), func() {
+	It("signals are refused for now, and taken again when it has them back", SpecTimeout(broken), func(ctx SpecContext) {
+		ns := workload(ctx)
+		grant, err := world.Revoke(ctx, "gateway")
+		DeferCleanup(func(ctx SpecContext) { Expect(grant(ctx)).To(Succeed()) }, NodeTimeout(broken))
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
+			Should(HaveStatus(http.StatusServiceUnavailable), "the authorizer learns of it by a watch")
+		response := send(ctx, alert(ns))
+		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
+		Expect(string(response.Body)).NotTo(ContainSubstring("serviceaccount"), "the inside stays inside")
+		Expect(grant(ctx)).To(Succeed())
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
+			Should(Or(HaveStatus(http.StatusCreated), HaveStatus(http.StatusAccepted)))
+	})
+})
+
+var _ = Describe("When one sender keeps asking for what does not exist", Serial, Label("fault"), SpecPriority(last), func() {
+	It("no other is harmed", SpecTimeout(broken), func(ctx SpecContext) {
+		var bad []signals.Alert
+		for range 60 {
+			bad = append(bad, signals.Firing("Down", "namespace", uniqueName("nowhere"), "pod", "ghost"))
+		}
+		Expect(together(ctx, bad...)).To(Equal(map[int]int{http.StatusBadRequest: 60}))
+		Expect(counted(ctx).Value("gateway_circuit_breaker_state")).To(BeZero())
+		created(ctx, alert(workload(ctx)))
+	})
+})
+
+// frozen stops the API server and returns what continues it. It is continued at the end
+// of the spec in any case, and the spec ends when the cluster is well again.
+func frozen(ctx context.Context) (thaw func(context.Context) error) {
+	GinkgoHelper()
+	thaw, err := world.FreezeAPIServer(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(thaw(ctx)).To(Succeed())
+		whole(ctx)
+	}, NodeTimeout(broken))
+	return thaw
+}
+
+// renew replaces the Gateway's pod: the kubelet waits ten seconds before it starts a
+// container that ends a second time, and the next spec should not.
+func renew(ctx SpecContext) {
+	must(world.Delete(ctx, gatewayApp))
+	whole(ctx)
+}
+
+// replaced says that new pods run in place of the old ones, ready or not.
+func replaced(old []corev1.Pod) func([]corev1.Pod) bool {
+	return func(now []corev1.Pod) bool {
+		for _, pod := range now {
+			for _, before := range old {
+				if pod.Name == before.Name {
+					return false
+				}
+			}
+			if pod.Status.Phase != corev1.PodRunning {
+				return false
+			}
+		}
+		return len(now) > 0
+	}
+}

@@ -1,0 +1,75 @@
+package gateway_test
+
+import (
+	"net/http"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	. "github.com/onsi/gomega/gstruct"
+
+	. "kubernaut.ai/e2e/test/e2e/answer"
+	"kubernaut.ai/e2e/test/e2e/signals"
+	"kubernaut.ai/e2e/test/e2e/workloads"
+)
+
+// deployment names the Deployment "app" of a namespace.
+func deployment(ns *workloads.Namespace) signals.Reference {
+	return signals.Reference{APIVersion: "apps/v1", Kind: "Deployment", Namespace: ns.Name, Name: "app"}
+}
+
+var _ = Describe("A Kubernetes event", func() {
+	It("of type Warning becomes a RemediationRequest", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		response := must(gateway.Event(ctx, signals.Warning("FailedCreate", deployment(ns))))
+		Expect(response).To(HaveStatus(http.StatusCreated))
+		Expect(remediation(ctx, response).Spec).To(MatchFields(IgnoreExtras, Fields{
+			"SignalName": Equal("FailedCreate"), "Severity": Equal("warning"), "SignalType": Equal("alert"),
+			"SignalFingerprint": Equal(fingerprint(ns.Name + ":Deployment:app")),
+			"TargetResource":    MatchFields(IgnoreExtras, Fields{"Kind": Equal("Deployment"), "Name": Equal("app"), "Namespace": Equal(ns.Name)}),
+		}))
+	})
+
+	It("of type Error becomes a RemediationRequest with the severity error", SpecTimeout(brief), func(ctx SpecContext) {
+		event := signals.Warning("NodeLost", deployment(workload(ctx)))
+		event.Type = "Error"
+		response := must(gateway.Event(ctx, event))
+		Expect(response).To(HaveStatus(http.StatusCreated))
+		Expect(remediation(ctx, response).Spec.Severity).To(Equal("error"))
+	})
+
+	It("comes from another source than an alert", SpecTimeout(brief), func(ctx SpecContext) {
+		ns, other := workload(ctx), workload(ctx)
+		byEvent := remediation(ctx, must(gateway.Event(ctx, signals.Warning("BackOff", deployment(ns)))))
+		byAlert := remediation(ctx, created(ctx, alert(other)))
+		Expect(byEvent.Spec.SignalSource).To(And(Not(BeEmpty()), Not(Equal(byAlert.Spec.SignalSource))))
+	})
+
+	It("about a pod is a problem of the pod's Deployment", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := managed(ctx)
+		_, pod := must2(ns.DeploymentWithPod(ctx, "app"))
+		response := must(gateway.Event(ctx, signals.Warning("BackOff", signals.Reference{APIVersion: "v1", Kind: "Pod", Namespace: ns.Name, Name: pod.Name})))
+		Expect(response).To(HaveStatus(http.StatusCreated))
+		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:app")))
+	})
+
+	It("of type Normal is refused", SpecTimeout(brief), func(ctx SpecContext) {
+		event := signals.Warning("Scheduled", deployment(workload(ctx)))
+		event.Type = "Normal"
+		response := must(gateway.Event(ctx, event))
+		Expect(response).To(BeProblem(http.StatusBadRequest, badSignal))
+		Expect(response.Problem().Detail).To(ContainSubstring("type"))
+	})
+
+	DescribeTable("is refused without", func(ctx SpecContext, field string, remove func(*signals.Event)) {
+		event := signals.Warning("BackOff", deployment(workload(ctx)))
+		remove(&event)
+		response := must(gateway.Event(ctx, event))
+		Expect(response).To(BeProblem(http.StatusBadRequest, badSignal))
+		Expect(response.Problem().Detail).To(ContainSubstring(field))
+	},
+		Entry("its type", SpecTimeout(brief), "type", func(e *signals.Event) { e.Type = "" }),
+		Entry("its reason", SpecTimeout(brief), "reason", func(e *signals.Event) { e.Reason = "" }),
+		Entry("the kind it is about", SpecTimeout(brief), "involvedObject.kind", func(e *signals.Event) { e.InvolvedObject.Kind = "" }),
+		Entry("the name it is about", SpecTimeout(brief), "involvedObject.name", func(e *signals.Event) { e.InvolvedObject.Name = "" }),
+	)
+})

@@ -1,0 +1,123 @@
+package gateway_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	. "kubernaut.ai/e2e/test/e2e/answer"
+	"kubernaut.ai/e2e/test/e2e/signals"
+	"kubernaut.ai/e2e/test/e2e/workloads"
+)
+
+// limitBytes is the largest body that the Gateway takes.
+const limitBytes = 256 << 10
+
+// sized is an alert as a body of exactly this many bytes.
+func sized(ns *workloads.Namespace, bytes int) []byte {
+	GinkgoHelper()
+	firing := alert(ns)
+	firing.Annotations["description"] = ""
+	firing.Annotations["description"] = strings.Repeat("x", (bytes-len(must(json.Marshal(signals.Notify(firing)))))/2)
+	body := must(json.Marshal(signals.Notify(firing)))
+	return append(body, strings.Repeat(" ", bytes-len(body))...)
+}
+
+var _ = Describe("A body", func() {
+	DescribeTable("is refused when it is", func(ctx SpecContext, path, body, slug, detail string) {
+		response := must(gateway.Post(ctx, path, []byte(body), signals.Timestamp(0)))
+		Expect(response).To(BeProblem(http.StatusBadRequest, slug))
+		Expect(response.Problem().Detail).To(ContainSubstring(detail))
+		Expect(response.Problem().Instance).To(Equal(path))
+	},
+		Entry("empty", SpecTimeout(brief), signals.PrometheusPath, "", malformed, "empty"),
+		Entry("an empty event", SpecTimeout(brief), signals.EventPath, "", malformed, "empty"),
+		Entry("not JSON", SpecTimeout(brief), signals.PrometheusPath, "alertname=Down", malformed, "byte"),
+		Entry("cut off", SpecTimeout(brief), signals.PrometheusPath, `{"alerts":[{"labels":{"alertname":"Down"`, malformed, "byte"),
+		Entry("a cut off event", SpecTimeout(brief), signals.EventPath, `{"type":"Warning","reason":`, malformed, "byte"),
+		Entry("followed by more", SpecTimeout(brief), signals.PrometheusPath, `{"alerts":[]} {"alerts":[]}`, malformed, "byte"),
+		Entry("no object", SpecTimeout(brief), signals.PrometheusPath, `["alert"]`, malformed, "object"),
+		Entry("null", SpecTimeout(brief), signals.PrometheusPath, `null`, badSignal, "alerts"),
+		Entry("without alerts", SpecTimeout(brief), signals.PrometheusPath, `{"version":"4"}`, badSignal, "alerts"),
+		Entry("with no alert in it", SpecTimeout(brief), signals.PrometheusPath, `{"version":"4","alerts":[]}`, badSignal, "alerts"),
+		Entry("of the wrong types", SpecTimeout(brief), signals.PrometheusPath, `{"alerts":"many"}`, badSignal, "alerts"),
+		Entry("of labels that are no texts", SpecTimeout(brief), signals.PrometheusPath, `{"alerts":[{"labels":{"alertname":7}}]}`, badSignal, "labels"),
+		Entry("nested without end", SpecTimeout(brief), signals.PrometheusPath, strings.Repeat(`{"a":`, 5000)+"1"+strings.Repeat("}", 5000), malformed, "nested"),
+		Entry("with a key written twice", SpecTimeout(brief), signals.EventPath, `{"type":"Warning","type":"Normal"}`, malformed, "twice"),
+	)
+
+	It("is refused when an alert has no name", SpecTimeout(brief), func(ctx SpecContext) {
+		response := send(ctx, alert(workload(ctx), "alertname", ""))
+		Expect(response).To(BeProblem(http.StatusBadRequest, badSignal))
+		Expect(response.Problem().Detail).To(ContainSubstring("alertname"))
+	})
+
+	It("is refused when a name is longer than Kubernetes takes", SpecTimeout(brief), func(ctx SpecContext) {
+		Expect(send(ctx, alert(workload(ctx), "alertname", strings.Repeat("A", 254)))).To(BeProblem(http.StatusBadRequest, badSignal))
+	})
+
+	It("is refused when a target's name could not be one", SpecTimeout(brief), func(ctx SpecContext) {
+		response := send(ctx, alert(workload(ctx), "deployment", "../../etc/passwd;rm -rf $HOME"))
+		Expect(response).To(HaveStatus(http.StatusBadRequest))
+	})
+
+	It("is refused without telling of the inside", SpecTimeout(brief), func(ctx SpecContext) {
+		response := must(gateway.Post(ctx, signals.PrometheusPath, []byte(`{"alerts":{}}`)))
+		Expect(string(response.Body)).NotTo(Or(ContainSubstring("Go "), ContainSubstring(".go:"), ContainSubstring("struct"), ContainSubstring("goroutine")))
+	})
+
+	It("is taken at the limit of 256 KiB", SpecTimeout(brief), func(ctx SpecContext) {
+		Expect(must(gateway.Post(ctx, signals.PrometheusPath, sized(workload(ctx), limitBytes)))).To(HaveStatus(http.StatusCreated))
+	})
+
+	It("is refused one byte above the limit", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		response := must(gateway.Post(ctx, signals.PrometheusPath, sized(ns, limitBytes+1)))
+		Expect(response).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
+		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:app"))).To(BeEmpty())
+	})
+
+	DescribeTable("is refused as", func(ctx SpecContext, media string) {
+		response := must(gateway.Webhook(ctx, signals.Notify(alert(workload(ctx))), signals.Header("Content-Type", media)))
+		Expect(response).To(BeProblem(http.StatusUnsupportedMediaType, "unsupported-media-type"))
+		Expect(response.Header.Get("Accept")).To(ContainSubstring("application/json"))
+	},
+		Entry("text", SpecTimeout(brief), "text/plain"),
+		Entry("a form", SpecTimeout(brief), "application/x-www-form-urlencoded"),
+		Entry("XML", SpecTimeout(brief), "application/xml"),
+	)
+
+	DescribeTable("is taken as", func(ctx SpecContext, media string) {
+		response := must(gateway.Webhook(ctx, signals.Notify(alert(workload(ctx))), signals.Header("Content-Type", media)))
+		Expect(response).To(HaveStatus(http.StatusCreated))
+	},
+		Entry("JSON with a character set", SpecTimeout(brief), "application/json; charset=utf-8"),
+		Entry("nothing in particular", SpecTimeout(brief), ""),
+	)
+})
+
+var _ = Describe("A request", func() {
+	DescribeTable("for a path that nothing serves is 404:", func(ctx SpecContext, path string) {
+		response := must(gateway.Post(ctx, path, []byte(`{}`)))
+		Expect(response).To(BeProblem(http.StatusNotFound, "not-found"))
+		Expect(response.Problem().Instance).To(Equal(path))
+	},
+		Entry("none", SpecTimeout(brief), "/"),
+		Entry("another version", SpecTimeout(brief), "/api/v2/signals/prometheus"),
+		Entry("another source", SpecTimeout(brief), "/api/v1/signals/carrier-pigeon"),
+		Entry("the metrics of another port", SpecTimeout(brief), "/metrics"),
+	)
+
+	DescribeTable("with another method than POST is 405:", func(ctx SpecContext, method string) {
+		response := must(gateway.Do(ctx, method, signals.PrometheusPath, nil))
+		Expect(response).To(BeProblem(http.StatusMethodNotAllowed, "method-not-allowed"))
+		Expect(response.Header.Get("Allow")).To(ContainSubstring(http.MethodPost))
+	},
+		Entry("GET", SpecTimeout(brief), http.MethodGet),
+		Entry("PUT", SpecTimeout(brief), http.MethodPut),
+		Entry("DELETE", SpecTimeout(brief), http.MethodDelete),
+	)
+})

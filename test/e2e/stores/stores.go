@@ -1,0 +1,72 @@
+// Package stores reaches PostgreSQL and Redis directly, past DataStorage: to look at what
+// is really there, and to forge it.
+package stores
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"kubernaut.ai/e2e/test/e2e/cluster"
+)
+
+// Postgres connects to a database as its owner; empty means the one of DataStorage. The
+// caller closes the connection.
+func Postgres(ctx context.Context, c *cluster.Cluster, database string) (*pgx.Conn, error) {
+	address, err := c.Target.Address("postgresql", "postgresql")
+	if err != nil {
+		return nil, err
+	}
+	password, err := password(ctx, c, "postgresql-credentials")
+	if err != nil {
+		return nil, err
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig("sslmode=disable")
+	if err != nil {
+		return nil, err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	config.Host, config.Port, config.User, config.Password, config.Database = host, uint16(number), "datastorage", password, "datastorage"
+	if database != "" {
+		config.Database = database
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("PostgreSQL at %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+// Redis returns a client; the caller closes it.
+func Redis(ctx context.Context, c *cluster.Cluster) (*redis.Client, error) {
+	address, err := c.Target.Address("redis", "redis")
+	if err != nil {
+		return nil, err
+	}
+	password, err := password(ctx, c, "redis-credentials")
+	if err != nil {
+		return nil, err
+	}
+	return redis.NewClient(&redis.Options{Addr: address, Password: password}), nil
+}
+
+func password(ctx context.Context, c *cluster.Cluster, name string) (string, error) {
+	secret := &corev1.Secret{}
+	if err := c.API.Get(ctx, client.ObjectKey{Namespace: c.Target.Namespace, Name: name}, secret); err != nil {
+		return "", fmt.Errorf("Secret/%s: %w", name, err)
+	}
+	return string(secret.Data["password"]), nil
+}

@@ -1,0 +1,167 @@
+package infrastructure
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Variant is how the services are built and deployed.
+type Variant string
+
+// The variants.
+const (
+	Standard Variant = "standard"
+	Coverage Variant = "coverage" // instrumented binaries that write coverage counters
+)
+
+// ImagePolicy says how images that are not of this project's own source are got.
+type ImagePolicy string
+
+// The policies.
+const (
+	ImagesAuto  ImagePolicy = "auto"  // the engine's store, else pull, else build from packages
+	ImagesPull  ImagePolicy = "pull"  // never build from packages
+	ImagesBuild ImagePolicy = "build" // never pull
+)
+
+// KeepPolicy says when the cluster outlives an end-to-end run.
+type KeepPolicy string
+
+// The policies.
+const (
+	KeepFailure KeepPolicy = "failure"
+	KeepAlways  KeepPolicy = "always"
+	KeepNever   KeepPolicy = "never"
+)
+
+// Config is what the process environment says. It is read and checked once and
+// does not change afterwards.
+type Config struct {
+	Engine      string      // E2E_ENGINE: podman or docker; empty takes the first that works
+	ImagePolicy ImagePolicy // E2E_IMAGES: auto (default), pull or build
+	Keep        KeepPolicy  // E2E_KEEP: failure, always or never; default failure, in CI never
+	Variant     Variant     // E2E_COVERAGE: true selects Coverage
+	Suite       SuiteConfig
+	CI          bool // CI: set by every CI system
+}
+
+// SuiteConfig is what reaches Ginkgo.
+type SuiteConfig struct {
+	Focus  string // E2E_FOCUS: regular expression of the specs to run; empty runs all
+	Skip   string // E2E_SKIP: regular expression of the specs to leave out
+	Labels string // E2E_LABELS: Ginkgo label filter
+	Procs  int    // E2E_PROCS: parallel processes; 0 chooses by the number of cores
+	Seed   int64  // E2E_SEED: order of the specs; 0 takes a new one each run
+}
+
+// variables are all E2E_* variables there are, with what they take. Those whose
+// reader is nil are read elsewhere: by the suites and the integration tests.
+var variables = map[string]struct {
+	takes string
+	read  func(*Config, string) error
+}{
+	"E2E_ENGINE": {"podman or docker; default: the first that can run a privileged container", func(c *Config, v string) error {
+		return choose(&c.Engine, v, "podman", "docker")
+	}},
+	"E2E_IMAGES": {"auto, pull or build; default auto", func(c *Config, v string) error {
+		return choose(&c.ImagePolicy, v, ImagesAuto, ImagesPull, ImagesBuild)
+	}},
+	"E2E_KEEP": {"failure, always or never; default failure, in CI never", func(c *Config, v string) error {
+		return choose(&c.Keep, v, KeepFailure, KeepAlways, KeepNever)
+	}},
+	"E2E_COVERAGE": {"true or false; default false", func(c *Config, v string) error {
+		coverage, err := strconv.ParseBool(v)
+		if err != nil {
+			return errors.New("is neither true nor false")
+		}
+		if coverage {
+			c.Variant = Coverage
+		}
+		return nil
+	}},
+	"E2E_FOCUS":  {"a regular expression of specs to run", func(c *Config, v string) error { c.Suite.Focus = v; return nil }},
+	"E2E_SKIP":   {"a regular expression of specs to leave out", func(c *Config, v string) error { c.Suite.Skip = v; return nil }},
+	"E2E_LABELS": {"a Ginkgo label filter", func(c *Config, v string) error { c.Suite.Labels = v; return nil }},
+	"E2E_PROCS": {"a number of processes, 1 to 64", func(c *Config, v string) error {
+		procs, err := strconv.Atoi(v)
+		if err != nil || procs < 1 || procs > 64 {
+			return errors.New("is no number from 1 to 64")
+		}
+		c.Suite.Procs = procs
+		return nil
+	}},
+	"E2E_SEED": {"a whole number", func(c *Config, v string) error {
+		seed, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return errors.New("is no whole number")
+		}
+		c.Suite.Seed = seed
+		return nil
+	}},
+	"E2E_TARGET":            {"the target.json of a deployed environment, for the suites", nil},
+	"E2E_TEST_POSTGRES_DSN": {"set by test:integration", nil},
+	"E2E_TEST_REDIS_ADDR":   {"set by test:integration", nil},
+}
+
+// suggest names the variable that was probably meant, else all.
+func suggest(name string) string {
+	names := slices.Sorted(maps.Keys(variables))
+	for _, known := range names {
+		if strings.HasPrefix(known, name) || strings.HasPrefix(name, known) {
+			return "did you mean " + known + "?"
+		}
+	}
+	return "there are: " + strings.Join(names, ", ")
+}
+
+func choose[T ~string](to *T, value string, allowed ...T) error {
+	if !slices.Contains(allowed, T(value)) {
+		names := make([]string, len(allowed))
+		for i, name := range allowed {
+			names[i] = string(name)
+		}
+		return fmt.Errorf("is none of %s", strings.Join(names, ", "))
+	}
+	*to = T(value)
+	return nil
+}
+
+// ReadConfig reads the configuration from environ, a list of KEY=value as
+// os.Environ returns it. An unknown E2E_ variable is an error: a misspelt one
+// would otherwise be a setting that silently does nothing. Its error names every
+// variable at fault, one a line. Empty values count as unset.
+func ReadConfig(environ []string) (Config, error) {
+	config := Config{ImagePolicy: ImagesAuto, Keep: KeepFailure, Variant: Standard}
+	values := map[string]string{}
+	for _, pair := range environ {
+		name, value, _ := strings.Cut(pair, "=")
+		if value != "" {
+			values[name] = value
+		}
+	}
+	if ci := values["CI"]; ci != "" && ci != "false" && ci != "0" {
+		config.CI, config.Keep = true, KeepNever
+	}
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if !strings.HasPrefix(name, "E2E_") {
+			continue
+		}
+		variable, known := variables[name]
+		if !known {
+			problems = append(problems, fmt.Errorf("%s: unknown variable; %s", name, suggest(name)))
+			continue
+		}
+		if variable.read == nil {
+			continue
+		}
+		if err := variable.read(&config, values[name]); err != nil {
+			problems = append(problems, fmt.Errorf("%s=%s: %w; it takes %s", name, values[name], err, variable.takes))
+		}
+	}
+	return config, errors.Join(problems...)
+}

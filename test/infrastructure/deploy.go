@@ -1,0 +1,62 @@
+package infrastructure
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"kubernaut.ai/e2e/test/infrastructure/apply"
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
+)
+
+// Deploy applies the components as one step and waits until everything in them is
+// ready. It fails early when something can no longer become ready, and says why.
+func (e *Environment) Deploy(ctx context.Context, step string, components ...string) error {
+	return e.step(ctx, "deploy", step, e.Timeouts.Deploy, func(ctx context.Context, step *timeline.Step) error {
+		var objs []*unstructured.Unstructured
+		for _, component := range components {
+			rendered, err := e.render(component)
+			if err != nil {
+				return err
+			}
+			objs = append(objs, rendered...)
+		}
+		applier, err := e.connection()
+		if err != nil {
+			return err
+		}
+		changes, err := applier.Apply(ctx, objs)
+		fmt.Fprintln(timeline.Log(ctx), changes)
+		if err != nil {
+			return err
+		}
+		if err := applier.Wait(ctx, changes); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(changes, func(c apply.Change) bool { return c.Action != apply.Unchanged }) {
+			step.Detail("%s", changes.Summary())
+		} else {
+			step.Cached("%s", changes.Summary())
+		}
+		return nil
+	})
+}
+
+// render builds a component with the references of this run's images.
+func (e *Environment) render(component string) ([]*unstructured.Unstructured, error) {
+	dir, ok := e.Overlays[component]
+	if !ok {
+		return nil, fmt.Errorf("component %q: not in the catalog", component)
+	}
+	e.mu.Lock()
+	refs := maps.Clone(e.refs)
+	e.mu.Unlock()
+	objs, err := apply.Render(dir, refs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", e.relative(dir), err)
+	}
+	return objs, nil
+}

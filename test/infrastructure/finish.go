@@ -1,0 +1,100 @@
+package infrastructure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
+)
+
+// Finish ends an end-to-end run whose outcome is err: on a failure it gathers
+// diagnostics while everything is still there, then it keeps or deletes the
+// cluster as E2E_KEEP says, and tells where the evidence is. It returns the
+// failure that came first, complete in its text. ctx may be canceled already: what
+// is done here has its own, bounded time.
+func (e *Environment) Finish(ctx context.Context, err error) error {
+	err = e.diagnose(ctx, err)
+	if e.Variant == Coverage && ctx.Err() == nil && e.suiteRan() {
+		// After the diagnostics, because it stops the pods.
+		err = errors.Join(err, e.collectCoverage(ctx))
+	}
+	keep := e.Keep == KeepAlways || e.Keep == KeepFailure && err != nil
+	fresh := context.WithoutCancel(ctx)
+	switch all, listErr := e.Cluster.All(fresh); {
+	case listErr != nil:
+		err = errors.Join(err, listErr)
+	case len(all) == 0:
+	case keep:
+		e.Timeline.Say("cluster %s is kept; KUBECONFIG=%s; remove it: %s", e.ClusterName, e.relative(e.kubeconfig()), e.command("cluster:delete"))
+	default:
+		// A teardown that fails never turns a green run red: the next run, or
+		// cluster:delete, removes what is left.
+		if deleteErr := e.DeleteCluster(fresh); deleteErr != nil {
+			e.Timeline.Say("%v; run: %s", deleteErr, e.command("cluster:delete"))
+		}
+	}
+	doc := e.Timeline.Document()
+	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Dir))
+	if err != nil {
+		return fmt.Errorf("%w\nlook in %s and %s", err, e.relative(filepath.Join(e.Dir, "gather", "summary.txt")), e.relative(filepath.Join(e.Dir, "log")))
+	}
+	return nil
+}
+
+// Diagnose ends a run of single phases whose outcome is err: on a failure it
+// gathers diagnostics, and leaves the cluster as it is.
+func (e *Environment) Diagnose(ctx context.Context, err error) error {
+	if err = e.diagnose(ctx, err); err != nil {
+		return fmt.Errorf("%w\nlook in %s", err, e.relative(e.Dir))
+	}
+	return nil
+}
+
+// diagnose returns the first failure, after gathering what a cluster can tell.
+func (e *Environment) diagnose(ctx context.Context, err error) error {
+	e.mu.Lock()
+	failure := e.failure
+	e.mu.Unlock()
+	if failure != nil {
+		err = failure
+	}
+	// An interrupted run has five seconds in all, and whoever interrupted it knows why.
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	fresh := context.WithoutCancel(ctx)
+	all, listErr := e.Cluster.All(fresh)
+	if listErr != nil || len(all) == 0 {
+		return err
+	}
+	gatherErr := e.Timeline.Step(fresh, "gather", "diagnostics", func(ctx context.Context, step *timeline.Step) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, e.Timeouts.Gather, fmt.Errorf("not done after %s", e.Timeouts.Gather))
+		defer cancel()
+		dir := filepath.Join(e.Dir, "gather")
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		step.Detail("%s", e.relative(dir))
+		return e.gather(ctx, dir, all)
+	})
+	if gatherErr != nil {
+		e.Timeline.Say("%v", gatherErr)
+	}
+	return err
+}
+
+func (e *Environment) suiteRan() bool {
+	return slices.ContainsFunc(e.Timeline.Document().Steps, func(entry timeline.Entry) bool { return entry.Phase == "suite" })
+}
+
+// command is a target as the user would call it for this variant.
+func (e *Environment) command(target string) string {
+	if e.Variant == Coverage {
+		return "E2E_COVERAGE=true go tool mage " + target
+	}
+	return "go tool mage " + target
+}

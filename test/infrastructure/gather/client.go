@@ -1,0 +1,42 @@
+package gather
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// requestTimeout bounds one request: an API server that is paused accepts
+// connections and never answers.
+const requestTimeout = 10 * time.Second
+
+// parallel is how many requests or commands a collector has under way; the machine
+// may be the two cores that just failed a run.
+const parallel = 8
+
+// clients reach one cluster.
+type clients struct {
+	typed   kubernetes.Interface
+	dynamic dynamic.Interface
+}
+
+func connect(kubeconfig string) (*clients, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", kubeconfig, err)
+	}
+	config.QPS = -1
+	config.Timeout = requestTimeout
+	typed, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	untyped, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &clients{typed: typed, dynamic: untyped}, nil
+}

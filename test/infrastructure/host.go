@@ -1,0 +1,52 @@
+package infrastructure
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/host"
+)
+
+// Doctor prints what this machine has and lacks for the plan, and returns an error
+// if an end-to-end run would fail on it. It changes nothing.
+func Doctor(ctx context.Context, plan *Plan, out io.Writer, terminal bool) error {
+	opts, err := plan.hostOptions()
+	if err != nil {
+		return err
+	}
+	report := host.Inspect(ctx, opts)
+	if err := report.Table(out, terminal); err != nil {
+		return err
+	}
+	return report.Err()
+}
+
+// Setup makes this machine able to carry out the plan, as far as it may, and says
+// each thing that it changes.
+func Setup(ctx context.Context, plan *Plan, out io.Writer) error {
+	opts, err := plan.hostOptions()
+	if err != nil {
+		return err
+	}
+	return host.Setup(ctx, opts, func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) })
+}
+
+func (p *Plan) hostOptions() (host.Options, error) {
+	opts := host.Options{
+		Runner: command.Local{}, Engine: p.Config.Engine, Policy: string(p.ImagePolicy), Checkout: p.Root,
+		Kind: p.KindVersion, Kubernetes: p.Kubernetes,
+	}
+	for _, spec := range p.Images {
+		if spec.Package != "" {
+			continue
+		}
+		built, err := p.builtRef(spec)
+		if err != nil {
+			return opts, err
+		}
+		opts.Images = append(opts.Images, host.Image{Name: spec.Name, Pull: spec.Pull, Built: built})
+	}
+	return opts, nil
+}

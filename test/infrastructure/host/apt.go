@@ -1,0 +1,78 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+)
+
+// Debian's packages, by what needs them. Recommended ones are never installed, so
+// what podman needs for networks and ports of its own stands here.
+var (
+	podmanPackages  = []string{"podman", "runc", "crun", "uidmap", "netavark", "aardvark-dns", "iptables"}
+	builderPackages = []string{"mmdebstrap", "debian-archive-keyring"}
+	serverPackages  = []string{"postgresql", "redis-server"}
+)
+
+// debian tells whether packages come from apt here.
+func (m machine) debian() bool {
+	_, err := os.Stat(filepath.Join(m.root, "etc/debian_version"))
+	if err != nil {
+		return false
+	}
+	_, err = m.find("apt-get")
+	return err == nil
+}
+
+// mayInstall returns nil where this process may install packages, and otherwise
+// what the user is to do.
+func (m machine) mayInstall(packages []string) error {
+	switch {
+	case !m.debian():
+		return fmt.Errorf("install with this system's package manager, then run this again: %s (the names are Debian's)", strings.Join(packages, " "))
+	case m.uid != 0:
+		return fmt.Errorf("only root may install packages; run: sudo apt-get install --no-install-recommends %s", strings.Join(packages, " "))
+	}
+	return nil
+}
+
+// missing returns those packages that dpkg has not fully installed.
+func missing(ctx context.Context, runner command.Runner, packages []string) ([]string, error) {
+	out, err := command.Output(ctx, runner, append([]string{"dpkg-query", "--show", "--showformat", `${Package} ${db:Status-Status}\n`}, packages...)...)
+	var failed *command.Error
+	if err != nil && !(errors.As(err, &failed) && failed.ExitCode == 1) { // 1: it has never heard of some
+		return nil, err
+	}
+	installed := strings.Split(out, "\n")
+	return slices.DeleteFunc(slices.Clone(packages), func(name string) bool { return slices.Contains(installed, name+" installed") }), nil
+}
+
+// install installs packages. Lists that are missing or too old for the mirror are
+// fetched once, when they have proved to be.
+func install(ctx context.Context, runner command.Runner, packages []string) error {
+	apt := func(args ...string) error {
+		// Another apt may be at work, as on a machine that has just been started.
+		return runner.Run(ctx, command.Cmd{
+			Args: append([]string{"apt-get", "--yes", "--option", "DPkg::Lock::Timeout=120", "--option", "Dpkg::Use-Pty=0"}, args...),
+			Env:  []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"},
+		})
+	}
+	args := append([]string{"install", "--no-install-recommends"}, packages...)
+	err := apt(args...)
+	if err == nil || context.Cause(ctx) != nil {
+		return err
+	}
+	// A third party's list that is out of reach is no reason to give up: whether the
+	// packages can be had is decided by the next line.
+	updated := apt("update")
+	if err := apt(args...); err != nil {
+		return errors.Join(err, updated)
+	}
+	return nil
+}

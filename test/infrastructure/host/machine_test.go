@@ -1,0 +1,173 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+)
+
+// limitsText is the kernel's own layout.
+const limitsText = `Limit                     Soft Limit           Hard Limit           Units
+Max processes             96365                96365                processes
+Max open files            1024                 20000                files
+`
+
+// everyCapability but CAP_SYS_RESOURCE, as on a restricted virtual machine.
+const restricted = "000001fffeffffff"
+
+// debianFiles are those of a small Debian machine with hybrid cgroups.
+func debianFiles() map[string]string {
+	return map[string]string{
+		"etc/debian_version":                       "12.1\n",
+		"lib/modules/keep":                         "",
+		"usr/sbin/keep":                            "",
+		"proc/self/limits":                         limitsText,
+		"proc/self/status":                         "Name:\tx\nCapEff:\t" + restricted + "\n",
+		"proc/meminfo":                             "MemTotal: 33554432 kB\nMemAvailable:   16777216 kB\n",
+		"proc/sys/fs/inotify/max_user_instances":   "128\n",
+		"proc/sys/fs/inotify/max_user_watches":     "65536\n",
+		"sys/fs/cgroup/memory/keep":                "",
+		"sys/fs/cgroup/unified/cgroup.controllers": "",
+	}
+}
+
+// fake is a machine whose files lie in a folder of the test and whose programs are
+// a recorder's.
+type fake struct {
+	*testing.T
+	root      string
+	programs  map[string]bool // installed
+	uid       int
+	offline   bool
+	run       func(args []string) error // after the defaults below; nil succeeds
+	podman    func() error              // what `podman run` says
+	images    string                    // what the store lists
+	recorder  command.Recorder
+	installed map[string]bool // Debian packages
+}
+
+func newFake(t *testing.T, files map[string]string) *fake {
+	t.Helper()
+	f := &fake{T: t, root: t.TempDir(), programs: map[string]bool{"podman": true, "apt-get": true, "mmdebstrap": true}, installed: map[string]bool{}}
+	for name, content := range files {
+		path := filepath.Join(f.root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	f.recorder.Answer = f.answer
+	return f
+}
+
+func (f *fake) options() Options {
+	return Options{
+		Runner: &f.recorder, Checkout: f.root,
+		machine: machine{
+			root: f.root, os: "linux", uid: f.uid,
+			find: func(program string) (string, error) {
+				if !f.programs[program] {
+					return "", errors.New(program + ": not found in PATH")
+				}
+				return "/usr/bin/" + program, nil
+			},
+			free: func(string) (uint64, error) { return 100 << 30, nil },
+			reach: func(context.Context, string) error {
+				if f.offline {
+					return errors.New("no such host")
+				}
+				return nil
+			},
+		},
+	}
+}
+
+// answer is what a machine's programs do.
+func (f *fake) answer(cmd command.Cmd) error {
+	program := cmd.Args[0]
+	say := func(text string) error { _, err := cmd.Stdout.Write([]byte(text + "\n")); return err }
+	if (program == "podman" || program == "docker") && !f.programs[program] {
+		return &command.Error{Args: cmd.Args, ExitCode: -1, Err: command.ErrNotFound}
+	}
+	if f.run != nil {
+		if err := f.run(cmd.Args); err != nil {
+			return err
+		}
+	}
+	line := strings.Join(cmd.Args, " ")
+	switch {
+	case strings.HasPrefix(line, "go build"):
+		for i, arg := range cmd.Args {
+			if arg == "-o" {
+				return os.WriteFile(cmd.Args[i+1], []byte("program"), 0o755)
+			}
+		}
+	case strings.HasPrefix(line, "go env GOVERSION"):
+		return say("go1.26.0")
+	case strings.HasPrefix(line, "go env GOCACHE"), strings.Contains(line, " info "):
+		return say(f.root)
+	case strings.Contains(line, " version "):
+		return say("4.3.1")
+	case strings.Contains(line, " images "):
+		return say(f.images)
+	case strings.HasPrefix(line, "podman run") && f.podman != nil:
+		return f.podman()
+	case program == "dpkg-query":
+		for _, name := range cmd.Args[4:] {
+			if f.installed[name] {
+				if err := say(name + " installed"); err != nil {
+					return err
+				}
+			}
+		}
+	case strings.Contains(line, " install "):
+		for _, arg := range cmd.Args {
+			f.installed[arg], f.programs[arg] = true, true
+		}
+	}
+	return nil
+}
+
+// ran returns the commands that begin with prefix, each as one line.
+func (f *fake) ran(prefix string) []string {
+	var lines []string
+	for _, args := range f.recorder.Calls() {
+		if line := strings.Join(args, " "); strings.HasPrefix(line, prefix) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// refuse is a program that ends with exit code 126 and a text.
+func refuse(stderr string) error {
+	return &command.Error{Args: []string{"podman", "run"}, ExitCode: 126, Stderr: stderr, Err: errors.New("exit status 126")}
+}
+
+const noLimits = "Error: crun: setrlimit `RLIMIT_NOFILE`: Operation not permitted: OCI permission denied\n"
+
+// needsDropIn answers as podman does on a machine that needs the drop-in.
+func (f *fake) needsDropIn() error {
+	if _, err := os.Stat(filepath.Join(f.root, dropInFile)); err != nil {
+		return refuse(noLimits)
+	}
+	return nil
+}
+
+func (f *fake) read(name string) string {
+	f.Helper()
+	data, err := os.ReadFile(filepath.Join(f.root, name))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return string(data)
+}

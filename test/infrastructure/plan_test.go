@@ -1,0 +1,176 @@
+package infrastructure_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+
+	"kubernaut.ai/e2e/test/infrastructure"
+)
+
+func TestReadConfig(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		environ []string
+		check   func(infrastructure.Config) bool
+	}{
+		{"nothing set", nil, func(c infrastructure.Config) bool {
+			return c.Engine == "" && c.ImagePolicy == infrastructure.ImagesAuto && c.Keep == infrastructure.KeepFailure && c.Variant == infrastructure.Standard && !c.CI
+		}},
+		{"CI keeps nothing", []string{"CI=true"}, func(c infrastructure.Config) bool { return c.CI && c.Keep == infrastructure.KeepNever }},
+		{"CI may be told to keep", []string{"CI=true", "E2E_KEEP=always"}, func(c infrastructure.Config) bool { return c.Keep == infrastructure.KeepAlways }},
+		{"coverage", []string{"E2E_COVERAGE=true"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Coverage }},
+		{"coverage off", []string{"E2E_COVERAGE=false"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Standard }},
+		{"empty counts as unset", []string{"E2E_ENGINE=", "E2E_IMAGES="}, func(c infrastructure.Config) bool { return c.ImagePolicy == infrastructure.ImagesAuto }},
+		{"suite", []string{"E2E_FOCUS=a b", "E2E_PROCS=3", "E2E_SEED=7", "E2E_LABELS=!slow"}, func(c infrastructure.Config) bool {
+			return c.Suite == infrastructure.SuiteConfig{Focus: "a b", Procs: 3, Seed: 7, Labels: "!slow"}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			config, err := infrastructure.ReadConfig(test.environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !test.check(config) {
+				t.Errorf("got %+v", config)
+			}
+		})
+	}
+}
+
+func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
+	for setting, want := range map[string]string{
+		"E2E_ENGINE=nerdctl":  "E2E_ENGINE=nerdctl: is none of podman, docker; it takes podman or docker",
+		"E2E_IMAGES=maybe":    "E2E_IMAGES=maybe: is none of auto, pull, build",
+		"E2E_KEEP=yes":        "E2E_KEEP=yes: is none of failure, always, never",
+		"E2E_COVERAGE=yes":    "E2E_COVERAGE=yes: is neither true nor false",
+		"E2E_PROCS=0":         "E2E_PROCS=0: is no number from 1 to 64",
+		"E2E_IMAGE=auto":      "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
+		"E2E_SOMETHING_ELSE=": "",
+	} {
+		_, err := infrastructure.ReadConfig([]string{setting})
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: got %v", setting, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: got %v, want %q", setting, err, want)
+		}
+	}
+	_, err := infrastructure.ReadConfig([]string{"E2E_ENGINE=a", "E2E_KEEP=b"})
+	if err == nil || strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("got %v, want both variables at fault, one a line", err)
+	}
+}
+
+func config(variant infrastructure.Variant) infrastructure.Config {
+	return infrastructure.Config{ImagePolicy: infrastructure.ImagesAuto, Keep: infrastructure.KeepFailure, Variant: variant}
+}
+
+func TestPlanOfThisCheckout(t *testing.T) {
+	standard, err := infrastructure.NewPlan("../..", infrastructure.Kubernaut(), config(infrastructure.Standard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	coverage, err := infrastructure.NewPlan("../..", infrastructure.Kubernaut(), config(infrastructure.Coverage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if standard.ClusterName == coverage.ClusterName {
+		t.Error("both variants have one cluster, and so one evidence folder")
+	}
+	if got := standard.Overlays["gateway"]; filepath.Base(got) != "base" {
+		t.Errorf("standard overlay: got %s", got)
+	}
+	if got := coverage.Overlays["gateway"]; filepath.Base(got) != "coverage" {
+		t.Errorf("coverage overlay: got %s", got)
+	}
+	if len(standard.NodePorts) == 0 {
+		t.Error("no node port was found in the manifests")
+	}
+}
+
+func TestNodeImageHasTheMinorVersionOfTheKindLibrary(t *testing.T) {
+	plan, err := infrastructure.NewPlan("../..", infrastructure.Kubernaut(), config(infrastructure.Standard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	minor := plan.Kubernetes[:strings.LastIndex(plan.Kubernetes, ".")]
+	if !strings.Contains(defaults.Image, ":"+minor+".") {
+		t.Errorf("docker/kind-node builds Kubernetes %s, the kind library %s expects %s", plan.Kubernetes, plan.KindVersion, defaults.Image)
+	}
+}
+
+// checkout makes a checkout with one component whose manifests are given.
+func checkout(t *testing.T, manifest string) (string, infrastructure.Catalog) {
+	t.Helper()
+	root := t.TempDir()
+	for path, content := range map[string]string{
+		"go.mod":                                "module x\nrequire sigs.k8s.io/kind v0.33.0\n",
+		"docker/node/go.mod":                    "module y\nrequire k8s.io/kubernetes v1.37.2\n",
+		"manifests/app/base/app.yaml":           manifest,
+		"manifests/app/base/kustomization.yaml": "resources: [app.yaml]\nnamespace: ns\n",
+	} {
+		file := filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root, infrastructure.Catalog{
+		Namespace: "ns", Node: "node", Images: []infrastructure.ImageSpec{{Name: "app", Package: "./docker/app"}},
+		Components: []infrastructure.Component{{Name: "app"}},
+	}
+}
+
+const pod = `
+apiVersion: v1
+kind: Pod
+metadata: {name: app}
+spec: {containers: [{name: app, image: app}]}
+`
+
+func TestPlanRefusesManifestsBeforeAnythingIsBuilt(t *testing.T) {
+	service := func(name string) string {
+		return "---\napiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\nspec: {type: NodePort, ports: [{name: api, port: 80, nodePort: 30080}]}\n"
+	}
+	for _, test := range []struct{ name, manifest, want string }{
+		{"misspelt field", strings.Replace(pod, "containers:", "containrs:", 1), `unknown field "spec.containrs"`},
+		{"image not in the catalog", strings.Replace(pod, "image: app", "image: ap", 1), `"ap"`},
+		{"one node port twice", service("a") + service("b"), "Services a and b ask for the same node port 30080"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root, catalog := checkout(t, test.manifest)
+			_, err := infrastructure.NewPlan(root, catalog, config(infrastructure.Standard))
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "manifests/app/base") {
+				t.Errorf("got %v, want the folder and %q", err, test.want)
+			}
+		})
+	}
+	root, catalog := checkout(t, pod)
+	catalog.Components = append(catalog.Components, infrastructure.Component{Name: "gone"})
+	_, err := infrastructure.NewPlan(root, catalog, config(infrastructure.Standard))
+	if err == nil || !strings.Contains(err.Error(), "component gone: has no folder manifests/gone/base") {
+		t.Errorf("got %v, want the missing component", err)
+	}
+}
+
+func TestTwoCheckoutsHaveTwoClusters(t *testing.T) {
+	first, catalog := checkout(t, pod)
+	second, _ := checkout(t, pod)
+	a, err := infrastructure.NewPlan(first, catalog, config(infrastructure.Standard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := infrastructure.NewPlan(second, catalog, config(infrastructure.Standard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.ClusterName == b.ClusterName {
+		t.Errorf("both are called %s", a.ClusterName)
+	}
+}
