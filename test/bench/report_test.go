@@ -42,7 +42,7 @@ func TestScenarioCountsUnitsAndPercentiles(t *testing.T) {
 
 func TestGoalSaysWhetherItWasMet(t *testing.T) {
 	for name, c := range map[string]struct {
-		limit limit
+		bound bound
 		got   float64
 		want  string
 	}{

@@ -42,12 +42,29 @@ func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) 
 	if err := bootstrap.APIServer(ctx, runner, filepath.Join(plan.Root, "docker", plan.Node), assets); err != nil {
 		return err
 	}
-	servers, err := services.Start(ctx, services.Options{Runner: runner, APIServer: assets, Dir: filepath.Join(plan.Root, ".e2e", "servers")})
+	servers, err := services.Start(ctx, services.Options{
+		Runner: runner, APIServer: assets, Dir: filepath.Join(plan.Root, ".e2e", "servers"),
+		Container: func(ctx context.Context, name string) (string, string, error) { return plan.obtained(ctx, name, progress) },
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, servers.Stop(context.WithoutCancel(ctx))) }()
 	return plan.goTest(ctx, out, progress, servers.Env(), append([]string{"-tags", "integration"}, packages...)...)
+}
+
+// obtained is the engine and the reference of a third-party image, which is got
+// first if need be: a host without the servers' programs runs them in containers.
+func (p *Plan) obtained(ctx context.Context, name string, progress io.Writer) (engine, ref string, err error) {
+	env, err := Open(ctx, p, Screen{Out: progress})
+	if err != nil {
+		return "", "", err
+	}
+	if err := env.Build(ctx, name); err != nil {
+		return "", "", err
+	}
+	ref, err = env.ref(name)
+	return env.EngineName, ref, err
 }
 
 func (p *Plan) goTest(ctx context.Context, out, progress io.Writer, env []string, args ...string) error {

@@ -40,6 +40,10 @@ import (
 // serviceName is the Service that a sender must be allowed to create on.
 const serviceName = "gateway-service"
 
+// shutdownTimeout bounds each part of the end: the requests in hand, and above all
+// the audit events that still wait, which a busy DataStorage takes its time for.
+const shutdownTimeout = 15 * time.Second
+
 // opsTimeout bounds requests for health and metrics.
 const opsTimeout = 10 * time.Second
 
@@ -215,7 +219,7 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 			{Name: "audit", Run: trail.Run},
 		},
 		DrainDelay:      cfg.Server.DrainDelay,
-		ShutdownTimeout: timeout,
+		ShutdownTimeout: max(timeout, shutdownTimeout),
 		Hooks:           []lifecycle.Hook{{Name: "audit", Run: trail.Flush}},
 	}
 	return a, nil

@@ -3,6 +3,7 @@ package datastorage_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -160,55 +161,23 @@ func (s *stream) ebb(ctx context.Context) {
 }
 
 var _ = Describe("When PostgreSQL is away", Serial, Label("fault"), SpecPriority(last), func() {
-	It("events are accepted for later and stored in their order", SpecTimeout(broken), func(ctx SpecContext) {
+	It("events are accepted for later and stored once, in their order, after those that were there", SpecTimeout(broken), func(ctx SpecContext) {
 		chain := correlation()
-		before := audit.Events(chain, 3)
+		before, single, batch := audit.Events(chain, 3), audit.Events(chain, 4), audit.Events(chain, 500)
 		stored(ctx, before...)
 		up := away(ctx, postgresApp)
-		later := audit.Events(chain, 20)
-		queued(ctx, later...)
-		Expect(counted(ctx).Value("datastorage_events_total", "result", "queued")).To(BeNumerically(">=", 20))
-		Expect(up(ctx)).To(Succeed())
-		arrive(ctx, append(before, later...))
-	})
-
-	It("a batch is accepted as a whole", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, postgresApp)
-		events := audit.Events(correlation(), 500)
-		answer := must(storage.WriteAll(ctx, events))
+		queued(ctx, single...)
+		answer := must(storage.WriteAll(ctx, batch))
 		Expect(answer).To(HaveStatus(http.StatusAccepted))
-		Expect(answered(answer)).To(Equal(ids(events)))
+		Expect(answered(answer)).To(Equal(ids(batch)))
+		queued(ctx, before[0], single[0]) // sent again
 		Expect(up(ctx)).To(Succeed())
-		arrive(ctx, events)
-	})
-
-	It("an event that is sent again is still stored once", SpecTimeout(broken), func(ctx SpecContext) {
-		event := audit.NewEvent(correlation())
-		stored(ctx, event)
-		up := away(ctx, postgresApp)
-		queued(ctx, event, event)
-		Expect(up(ctx)).To(Succeed())
-		arrive(ctx, []client.EventRequest{event})
-	})
-
-	It("it is not ready, says why, and is ready again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, postgresApp)
-		Eventually(ready).WithContext(ctx).Should(notReady("database_unreachable"))
-		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
-		Expect(up(ctx)).To(Succeed())
-		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
-	})
-
-	It("queries are told to come back", SpecTimeout(broken), func(ctx SpecContext) {
-		away(ctx, postgresApp)
-		answer := must(storage.Do(ctx, http.MethodGet, audit.EventsPath, nil))
-		Expect(answer).To(BeProblem(http.StatusServiceUnavailable, "storage-unavailable"))
-		Expect(answer.RetryAfter()).To(BeNumerically(">", 0))
+		arrive(ctx, slices.Concat(before, single, batch))
 	})
 
 	It("what was accepted outlives Redis' process", SpecTimeout(broken), func(ctx SpecContext) {
 		up := away(ctx, postgresApp)
-		events := audit.Events(correlation(), 20)
+		events := audit.Events(correlation(), 5)
 		queued(ctx, events...)
 		must(world.Signal(ctx, redisApp, "SIGKILL"))
 		Expect(up(ctx)).To(Succeed())
@@ -219,7 +188,7 @@ var _ = Describe("When PostgreSQL is away", Serial, Label("fault"), SpecPriority
 	It("what was accepted outlives DataStorage's process", SpecTimeout(broken), func(ctx SpecContext) {
 		DeferCleanup(renew, NodeTimeout(broken))
 		up := away(ctx, postgresApp)
-		events := audit.Events(correlation(), 20)
+		events := audit.Events(correlation(), 5)
 		queued(ctx, events...)
 		must(world.Signal(ctx, dataStorageApp, "SIGKILL"))
 		Expect(up(ctx)).To(Succeed())
@@ -227,8 +196,13 @@ var _ = Describe("When PostgreSQL is away", Serial, Label("fault"), SpecPriority
 		arrive(ctx, events)
 	})
 
-	It("a DataStorage that starts waits for it and does not crash", SpecTimeout(broken), func(ctx SpecContext) {
+	It("it says so, waits for it when it starts, and is ready once it is there", SpecTimeout(broken), func(ctx SpecContext) {
 		up := away(ctx, postgresApp)
+		Eventually(ready).WithContext(ctx).Should(notReady("database_unreachable"))
+		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
+		answer := must(storage.Do(ctx, http.MethodGet, audit.EventsPath, nil))
+		Expect(answer).To(BeProblem(http.StatusServiceUnavailable, "storage-unavailable"))
+		Expect(answer.RetryAfter()).To(BeNumerically(">", 0))
 		must(world.Delete(ctx, dataStorageApp))
 		Eventually(func(ctx context.Context) ([]corev1.Pod, error) { return world.Pods(ctx, dataStorageApp) }).WithContext(ctx).
 			Should(ConsistOf(HaveField("Status.Phase", corev1.PodRunning)))
@@ -246,14 +220,6 @@ var _ = Describe("When PostgreSQL ends", Serial, Label("fault"), SpecPriority(la
 		must(world.Signal(ctx, postgresApp, "SIGKILL"))
 		load.more(ctx, http.StatusCreated)
 		load.ebb(ctx)
-	})
-
-	It("with its pod, its data is there again", SpecTimeout(broken), func(ctx SpecContext) {
-		events := audit.Events(correlation(), 10)
-		stored(ctx, events...)
-		Expect(away(ctx, postgresApp)(ctx)).To(Succeed())
-		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
-		arrive(ctx, events)
 	})
 })
 
