@@ -54,7 +54,7 @@ mkdir "$proxy/etc/alternatives"
 cp -a /etc/alternatives/{ip,ip6}tables{,-save,-restore} "$proxy/etc/alternatives/"
 cp -a /usr/sbin/{ip6,ip}tables* /usr/sbin/xtables-* /usr/sbin/nft "$proxy/usr/sbin/"
 cp -aL --parents /usr/lib/*/xtables "$proxy/"
-ldd /usr/sbin/xtables-nft-multi /usr/sbin/xtables-legacy-multi /usr/sbin/nft | grep -o '/[^ )]*' | sort -u | grep -v ':$' | while read -r library; do
+ldd /usr/sbin/xtables-nft-multi /usr/sbin/xtables-legacy-multi /usr/sbin/nft /usr/lib/*/xtables/*.so | grep -o '/[^ )]*' | sort -u | grep -v ':$' | while read -r library; do
   cp -L --parents "$library" "$proxy/"
 done
 image kube-proxy "$proxy" "$(name kube-proxy)"

@@ -15,9 +15,10 @@ import (
 )
 
 // limitBody reads the body of a request that may have one, refuses other types, more
-// than limit bytes, and what is not JSON. All bodies in hand together have no more
-// than limit bytes either, further ones wait: a body takes up to fifteen times its
-// size in memory until it is stored, and the pod has little.
+// than limit bytes, and what is not JSON. All bodies that are being handled together
+// have no more than limit bytes either, further ones wait: a body takes up to fifteen
+// times its size in memory until it is stored, and the pod has little. One that is
+// still being received takes only what has come, and holds up nobody.
 func limitBody(limit int64) func(http.Handler) http.Handler {
 	inHand := semaphore.NewWeighted(limit)
 	return func(next http.Handler) http.Handler {
@@ -34,20 +35,17 @@ func limitBody(limit int64) func(http.Handler) http.Handler {
 				problem.Write(w, r, &http.MaxBytesError{Limit: limit})
 				return
 			}
-			weight := r.ContentLength
-			if weight < 0 {
-				weight = limit
-			}
-			if err := inHand.Acquire(r.Context(), weight); err != nil {
-				problem.Write(w, r, r.Context().Err())
-				return
-			}
-			defer inHand.Release(weight)
 			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 			if err != nil {
 				problem.Write(w, r, unreadable(err))
 				return
 			}
+			weight := int64(len(body))
+			if err := inHand.Acquire(r.Context(), weight); err != nil {
+				problem.Write(w, r, r.Context().Err())
+				return
+			}
+			defer inHand.Release(weight)
 			if err := checkSyntax(body); err != nil {
 				problem.Write(w, r, err)
 				return

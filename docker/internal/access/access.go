@@ -153,15 +153,24 @@ func (v *Reviewer) review(ctx context.Context, token, verb string) (string, erro
 	})
 	select {
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			// The request's time ended in the review: it is the review that failed.
+			return "", reviewFailed(ctx.Err())
+		}
 		return "", ctx.Err()
 	case r := <-result:
 		if r.Err != nil {
-			p := problem.New(http.StatusServiceUnavailable, "access-review-failed", "access could not be reviewed; try again")
-			p.RetryAfter = reviewRetryAfter
-			return "", p.Because(r.Err)
+			return "", reviewFailed(r.Err)
 		}
 		return r.Val.(decision).answer()
 	}
+}
+
+// reviewFailed tells a sender, of whom nothing is known, to come back.
+func reviewFailed(cause error) error {
+	p := problem.New(http.StatusServiceUnavailable, "access-review-failed", "access could not be reviewed; try again")
+	p.RetryAfter = reviewRetryAfter
+	return p.Because(cause)
 }
 
 // decide asks the API server. An error means that it could not answer, which says

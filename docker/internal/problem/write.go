@@ -74,7 +74,9 @@ func from(r *http.Request, err error) *Problem {
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		return New(statusClientGone, "client-gone", "the sender went away")
 	case errors.Is(err, context.DeadlineExceeded):
-		return New(http.StatusGatewayTimeout, "timeout", "the request took too long")
+		p := New(http.StatusGatewayTimeout, "timeout", "the request took too long")
+		p.RetryAfter = time.Second // whatever was slow may be over at once
+		return p
 	default:
 		return New(http.StatusInternalServerError, "internal", "the request could not be handled")
 	}

@@ -75,6 +75,9 @@ func (s Spec) config() *v1alpha4.Cluster {
 		"    - name: unsafe-no-fsync",
 		"      value: \"true\"",
 	}, "\n")}
+	// kube-proxy gathers changes of endpoints for a second; what waits for a Service
+	// waits that long each time, and a pod that ends gets requests that much longer.
+	cluster.KubeadmConfigPatches = append(cluster.KubeadmConfigPatches, "kind: KubeProxyConfiguration\niptables:\n  minSyncPeriod: 100ms\n")
 	if s.CgroupV1 {
 		cluster.KubeadmConfigPatches = append(cluster.KubeadmConfigPatches, "kind: KubeletConfiguration\nfailCgroupV1: false\n")
 	}
