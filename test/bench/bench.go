@@ -39,6 +39,8 @@ const (
 	tidying = 3 * time.Minute
 	// quiet is how long the machine is looked at before the first load.
 	quiet = 3 * time.Second
+	// settling bounds the wait for services that were deployed a moment ago.
+	settling = time.Minute
 	// answerTimeout bounds a call: longer than the services' own deadlines.
 	answerTimeout = 30 * time.Second
 )
@@ -207,18 +209,9 @@ func (b *bed) connect(ctx context.Context) error {
 	return err
 }
 
-// newReport looks at the machine before there is any load.
+// newReport looks at the machine while there is no load yet.
 func (b *bed) newReport(ctx context.Context) (*Report, error) {
-	before, err := b.moment(ctx)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-time.After(quiet):
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	after, err := b.moment(ctx)
+	before, after, err := b.settle(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -231,6 +224,42 @@ func (b *bed) newReport(ctx context.Context) (*Report, error) {
 		report.ResidentBeforeMiB[name] = service.ResidentBytes / mebibyte
 	}
 	return report, nil
+}
+
+// settle looks twice, until each service is the same process both times: after a
+// deployment ports may lead to the pod before for some seconds. Nothing tells when
+// the kernel's rules have changed, so it has to be tried.
+func (b *bed) settle(ctx context.Context) (before, after moment, err error) {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	for {
+		if before, err = b.moment(ctx); err == nil {
+			err = pause(ctx, quiet)
+		}
+		if err == nil {
+			after, err = b.moment(ctx)
+		}
+		if err == nil {
+			_, _, err = after.since(before)
+		}
+		if err == nil || ctx.Err() != nil {
+			return before, after, err
+		}
+		b.status("waiting for the services: %v", err)
+		if stopped := pause(ctx, time.Second); stopped != nil {
+			return before, after, err
+		}
+	}
+}
+
+// pause waits, unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // close removes what the run made. Audit events stay; nothing can remove them.

@@ -110,13 +110,25 @@ func (e *Environment) compileServices(ctx context.Context) error {
 		err := e.Runner.Run(ctx, command.Cmd{Args: args, Dir: e.Root, Env: []string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"}})
 		var failed *command.Error
 		if errors.As(err, &failed) && failed.ExitCode > 0 {
-			return fmt.Errorf("compiling: %s", strings.TrimSpace(failed.Stderr))
+			return errors.New(compilerLines(failed.Stderr))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// compilerLines is what the compiler found: go build's output without the lines
+// that only name a package, which each file's path does as well.
+func compilerLines(stderr string) string {
+	var kept []string
+	for line := range strings.Lines(stderr) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "# ") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
 }
 
 // obtain gets a third-party image: from the engine's store, by pulling, or by

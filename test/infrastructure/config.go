@@ -111,11 +111,33 @@ var variables = map[string]struct {
 func suggest(name string) string {
 	names := slices.Sorted(maps.Keys(variables))
 	for _, known := range names {
-		if strings.HasPrefix(known, name) || strings.HasPrefix(name, known) {
+		if strings.HasPrefix(known, name) || strings.HasPrefix(name, known) || oneApart(known, name) {
 			return "did you mean " + known + "?"
 		}
 	}
 	return "there are: " + strings.Join(names, ", ")
+}
+
+// oneApart tells whether two names of the same length differ in one letter, or in two
+// that were swapped.
+func oneApart(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	var at []int
+	for i := range len(a) {
+		if a[i] != b[i] {
+			at = append(at, i)
+		}
+	}
+	switch len(at) {
+	case 1:
+		return true
+	case 2:
+		return a[at[0]] == b[at[1]] && a[at[1]] == b[at[0]]
+	default:
+		return false
+	}
 }
 
 func choose[T ~string](to *T, value string, allowed ...T) error {

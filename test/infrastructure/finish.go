@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"kubernaut.ai/e2e/test/infrastructure/gather"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -40,7 +41,7 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 	doc := e.Timeline.Document()
 	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Dir))
 	if err != nil {
-		return fmt.Errorf("%w\nlook in %s and %s", err, e.relative(filepath.Join(e.Dir, "gather", "summary.txt")), e.relative(filepath.Join(e.Dir, "log")))
+		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}
 	return nil
 }
@@ -49,7 +50,7 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 // gathers diagnostics, and leaves the cluster as it is.
 func (e *Environment) Diagnose(ctx context.Context, err error) error {
 	if err = e.diagnose(ctx, err); err != nil {
-		return fmt.Errorf("%w\nlook in %s", err, e.relative(e.Dir))
+		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}
 	return nil
 }
@@ -85,6 +86,17 @@ func (e *Environment) diagnose(ctx context.Context, err error) error {
 		e.Timeline.Say("%v", gatherErr)
 	}
 	return err
+}
+
+// evidence is where to look after a failure: the summary first, where there is one.
+func (e *Environment) evidence() string {
+	logs := e.relative(filepath.Join(e.Dir, "log"))
+	for _, entry := range e.Timeline.Document().Steps {
+		if entry.Phase == "gather" {
+			return e.relative(filepath.Join(e.Dir, "gather", gather.SummaryFile)) + " and " + logs
+		}
+	}
+	return logs
 }
 
 func (e *Environment) suiteRan() bool {

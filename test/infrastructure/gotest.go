@@ -44,7 +44,9 @@ func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) 
 	}
 	servers, err := services.Start(ctx, services.Options{
 		Runner: runner, APIServer: assets, Dir: filepath.Join(plan.Root, ".e2e", "servers"),
-		Container: func(ctx context.Context, name string) (string, string, error) { return plan.obtained(ctx, name, progress) },
+		Container: func(ctx context.Context, name string) (string, string, error) {
+			return plan.obtained(ctx, name, progress)
+		},
 	})
 	if err != nil {
 		return err
