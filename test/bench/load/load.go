@@ -34,7 +34,7 @@ type Result struct {
 	Window    time.Duration   // how long was measured
 	Calls     int             // succeeded within the window
 	Latencies []time.Duration // of the calls that began in the window and succeeded; sorted
-	PerSecond []int           // the calls of each second of the window; the last may be a part
+	PerSecond []int           // the calls of each whole second of the window
 	Sent      int             // in the whole run, warm-up included
 	Failures  map[string]int  // in the whole run, by their text
 }
@@ -126,7 +126,7 @@ func (r *run) measure(ctx context.Context, idle <-chan struct{}, look func(conte
 // those that ended in it.
 func summarize(samples []sample, began, ended time.Time) Result {
 	result := Result{Window: ended.Sub(began), Sent: len(samples), Failures: map[string]int{}}
-	result.PerSecond = make([]int, (result.Window+time.Second-1)/time.Second)
+	result.PerSecond = make([]int, result.Window/time.Second)
 	for _, s := range samples {
 		if s.err != nil {
 			result.Failures[s.err.Error()]++
@@ -137,7 +137,9 @@ func summarize(samples []sample, began, ended time.Time) Result {
 		}
 		if end := s.start.Add(s.took); !end.Before(began) && end.Before(ended) {
 			result.Calls++
-			result.PerSecond[end.Sub(began)/time.Second]++
+			if second := int(end.Sub(began) / time.Second); second < len(result.PerSecond) {
+				result.PerSecond[second]++
+			}
 		}
 	}
 	slices.Sort(result.Latencies)

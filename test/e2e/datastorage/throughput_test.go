@@ -12,8 +12,8 @@ import (
 	"kubernaut.ai/e2e/test/e2e/audit"
 )
 
-// Among the other specs and not after them: most of its ten seconds are waiting.
-var _ = Describe("A thousand events each second for ten seconds", func() {
+// Serial because it wants the machine for itself.
+var _ = Describe("A thousand events each second for ten seconds", Serial, func() {
 	It("are stored, none lost and none doubled", SpecTimeout(broken), func(ctx SpecContext) {
 		const batches, perBatch, interval = 100, 100, 100 * time.Millisecond
 		chain := correlation()

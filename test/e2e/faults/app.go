@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -38,33 +37,12 @@ func (i *Injector) Scale(ctx context.Context, app App, replicas int32) error {
 	return nil
 }
 
-// Down takes apps away at once: their processes killed, no replicas, their pods gone.
-// The function it returns, which is never nil, brings as many back as there were and
-// waits until they are ready.
-func (i *Injector) Down(ctx context.Context, apps ...App) (up func(context.Context) error, err error) {
-	ups := make([]func(context.Context) error, len(apps))
-	var downs errgroup.Group
-	for n, app := range apps {
-		downs.Go(func() (err error) {
-			ups[n], err = i.down(ctx, app)
-			return err
-		})
-	}
-	err = downs.Wait()
-	return func(ctx context.Context) error {
-		var backs errgroup.Group
-		for _, back := range ups {
-			backs.Go(func() error { return back(ctx) })
-		}
-		return backs.Wait()
-	}, err
-}
-
-// down does the work of Down for one app.
-func (i *Injector) down(ctx context.Context, app App) (up func(context.Context) error, err error) {
+// Down takes an app away: its processes killed, no replicas, its pods gone. The function
+// it returns brings as many back as there were and waits until they are ready.
+func (i *Injector) Down(ctx context.Context, app App) (up func(context.Context) error, err error) {
 	scale := &autoscalingv1.Scale{}
 	if err := i.Cluster.API.SubResource("scale").Get(ctx, i.object(app), scale); err != nil {
-		return nothing, fmt.Errorf("%s: scale: %w", app.Name, err)
+		return nil, fmt.Errorf("%s: scale: %w", app.Name, err)
 	}
 	up = func(ctx context.Context) error { return i.Up(ctx, app, max(1, scale.Spec.Replicas)) }
 	pods, err := i.Pods(ctx, app)

@@ -46,25 +46,25 @@ func (i *Injector) Signal(ctx context.Context, app App, signal string) ([]corev1
 func (i *Injector) FreezeAPIServer(ctx context.Context) (thaw func(context.Context) error, err error) {
 	var pods corev1.PodList
 	if err := i.Cluster.API.List(ctx, &pods, client.InNamespace("kube-system"), client.MatchingLabels{"component": "kube-apiserver"}); err != nil {
-		return nothing, err
+		return nil, err
 	}
 	if len(pods.Items) != 1 {
-		return nothing, fmt.Errorf("kube-apiserver: %d pods, want 1", len(pods.Items))
+		return nil, fmt.Errorf("kube-apiserver: %d pods, want 1", len(pods.Items))
 	}
 	pod := &pods.Items[0]
 	id, err := containerID(pod)
 	if err != nil {
-		return nothing, err
+		return nil, err
 	}
 	// The guard wakes only what this call froze: by then another may have frozen it again.
 	mark := "/run/e2e-frozen-" + uuid.NewString()
 	wake := "ctr --namespace k8s.io task kill --signal SIGCONT " + id
 	guard := fmt.Sprintf("touch %s; sleep %d; rm %s && %s", mark, thawSeconds, mark, wake)
 	if err := i.exec(ctx, pod.Spec.NodeName, "--detach", "sh", "-c", guard); err != nil {
-		return nothing, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, fmt.Errorf("kube-apiserver: %w", err)
 	}
 	if err := i.signal(ctx, pod.Spec.NodeName, id, "SIGSTOP"); err != nil {
-		return nothing, fmt.Errorf("kube-apiserver: %w", err)
+		return nil, fmt.Errorf("kube-apiserver: %w", err)
 	}
 	return func(ctx context.Context) error {
 		return i.exec(ctx, pod.Spec.NodeName, "sh", "-c", "rm -f "+mark+"; "+wake)
@@ -112,7 +112,7 @@ func (i *Injector) Detach(ctx context.Context, name string) (attach func(context
 	service := &corev1.Service{}
 	service.Namespace, service.Name = i.Cluster.Target.Namespace, name
 	if err := i.Cluster.API.Get(ctx, client.ObjectKeyFromObject(service), service); err != nil {
-		return nothing, err
+		return nil, err
 	}
 	const label = "e2e.kubernaut.ai/detached"
 	patch := func(ctx context.Context, value string) error {
@@ -127,7 +127,7 @@ func (i *Injector) Detach(ctx context.Context, name string) (attach func(context
 func (i *Injector) Revoke(ctx context.Context, account string) (grant func(context.Context) error, err error) {
 	var bindings rbacv1.RoleBindingList
 	if err := i.Cluster.API.List(ctx, &bindings, client.InNamespace(i.Cluster.Target.Namespace)); err != nil {
-		return nothing, err
+		return nil, err
 	}
 	var taken []rbacv1.RoleBinding
 	for _, binding := range bindings.Items {
@@ -136,7 +136,7 @@ func (i *Injector) Revoke(ctx context.Context, account string) (grant func(conte
 		}
 	}
 	if len(taken) == 0 {
-		return nothing, fmt.Errorf("ServiceAccount/%s: no RoleBinding names it", account)
+		return nil, fmt.Errorf("ServiceAccount/%s: no RoleBinding names it", account)
 	}
 	grant = func(ctx context.Context) error {
 		var errs []error
@@ -198,6 +198,3 @@ func containerID(pod *corev1.Pod) (string, error) {
 	}
 	return id, nil
 }
-
-// nothing is the way back from a fault that did not happen.
-func nothing(context.Context) error { return nil }
