@@ -76,17 +76,17 @@ func (s *storm) send(ctx context.Context, name string) {
 	response, err := s.sender.Alerts(ctx, signals.Firing("Down", "namespace", s.ns.Name, "replicaset", name))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	print := fingerprint(s.ns.Name + ":ReplicaSet:" + name)
+	mark := fingerprint(s.ns.Name + ":ReplicaSet:" + name)
 	switch {
 	case err != nil:
-		s.unsure[print]++
+		s.unsure[mark]++
 		s.failures = append(s.failures, fmt.Sprintf("%s, %s: %v", begun.Format(time.StampMilli), time.Since(begun), err))
 	case response.Code == http.StatusCreated || response.Code == http.StatusAccepted:
-		s.accepted[print]++
+		s.accepted[mark]++
 	default:
 		s.failures = append(s.failures, fmt.Sprintf("%s, %s: %s", begun.Format(time.StampMilli), time.Since(begun), response))
 		if response.Code == http.StatusGatewayTimeout {
-			s.unsure[print]++ // it may have been counted
+			s.unsure[mark]++ // it may have been counted
 		}
 	}
 }
