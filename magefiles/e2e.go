@@ -16,13 +16,13 @@ type E2e mg.Namespace
 // Gateway tests the Gateway end to end on a real cluster.
 func (E2e) Gateway(ctx context.Context) error { return endToEnd(ctx, e2eGateway) }
 
-// GatewayCoverage does the same with Go coverage taken from the running pods.
+// GatewayCoverage is e2e:gateway with Go coverage taken from the running pods.
 func (E2e) GatewayCoverage(ctx context.Context) error { return withCoverage(ctx, e2eGateway) }
 
 // DataStorage tests the DataStorage by itself, on a cluster without a Gateway.
 func (E2e) DataStorage(ctx context.Context) error { return endToEnd(ctx, e2eDataStorage) }
 
-// DataStorageCoverage does the same with Go coverage taken from the running pods.
+// DataStorageCoverage is e2e:dataStorage with Go coverage taken from the running pods.
 func (E2e) DataStorageCoverage(ctx context.Context) error { return withCoverage(ctx, e2eDataStorage) }
 
 // All tests both services on one cluster, building and creating once.

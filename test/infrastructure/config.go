@@ -142,11 +142,7 @@ func oneApart(a, b string) bool {
 
 func choose[T ~string](to *T, value string, allowed ...T) error {
 	if !slices.Contains(allowed, T(value)) {
-		names := make([]string, len(allowed))
-		for i, name := range allowed {
-			names[i] = string(name)
-		}
-		return fmt.Errorf("is none of %s", strings.Join(names, ", "))
+		return errors.New("unknown value")
 	}
 	*to = T(value)
 	return nil

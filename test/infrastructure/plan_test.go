@@ -43,9 +43,9 @@ func TestReadConfig(t *testing.T) {
 
 func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 	for setting, want := range map[string]string{
-		"E2E_ENGINE=nerdctl":  "E2E_ENGINE=nerdctl: is none of podman, docker; it takes podman or docker",
-		"E2E_IMAGES=maybe":    "E2E_IMAGES=maybe: is none of auto, pull, build",
-		"E2E_KEEP=yes":        "E2E_KEEP=yes: is none of failure, always, never",
+		"E2E_ENGINE=nerdctl":  "E2E_ENGINE=nerdctl: unknown value; it takes podman or docker",
+		"E2E_IMAGES=maybe":    "E2E_IMAGES=maybe: unknown value; it takes auto, pull or build",
+		"E2E_KEEP=yes":        "E2E_KEEP=yes: unknown value; it takes failure, always or never",
 		"E2E_COVERAGE=yes":    "E2E_COVERAGE=yes: is neither true nor false",
 		"E2E_PROCS=0":         "E2E_PROCS=0: is no number from 1 to 64",
 		"E2E_IMAGE=auto":      "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
