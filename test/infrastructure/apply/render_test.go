@@ -143,8 +143,13 @@ func TestValidate(t *testing.T) {
 // TestManifests renders and validates every component of this project, in every
 // variant.
 func TestManifests(t *testing.T) {
+	dockerfiles, err := filepath.Glob("../../../docker/*/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
 	images := map[string]string{}
-	for _, name := range []string{"gateway", "datastorage", "postgres", "redis"} {
+	for _, file := range dockerfiles {
+		name := filepath.Base(filepath.Dir(file))
 		images[name] = "example.test/" + name + ":1"
 	}
 	files, err := filepath.Glob("../../../manifests/*/*/kustomization.yaml")
