@@ -176,7 +176,7 @@ func plan(variant string) (*infrastructure.Plan, error) {
 }
 
 func screen() infrastructure.Screen {
-	return infrastructure.Screen{Out: os.Stderr, Terminal: term.IsTerminal(int(os.Stderr.Fd())), Verbose: mg.Verbose()}
+	return infrastructure.Screen{Out: os.Stderr, Results: os.Stdout, Terminal: term.IsTerminal(int(os.Stderr.Fd())), Verbose: mg.Verbose()}
 }
 
 // selected is the variant that E2E_COVERAGE asks for.

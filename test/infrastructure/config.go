@@ -46,7 +46,9 @@ type Config struct {
 	Keep        KeepPolicy  // E2E_KEEP: failure, always or never; default failure, in CI never
 	Variant     Variant     // E2E_COVERAGE: true selects Coverage
 	Suite       SuiteConfig
-	CI          bool // CI: set by every CI system
+	CI          bool   // CI: set by every CI system
+	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
+	StepSummary string // GITHUB_STEP_SUMMARY: a file that the run's summary is added to; empty for none
 }
 
 // SuiteConfig is what reaches Ginkgo.
@@ -164,6 +166,7 @@ func ReadConfig(environ []string) (Config, error) {
 	if ci := values["CI"]; ci != "" && ci != "false" && ci != "0" {
 		config.CI, config.Keep = true, KeepNever
 	}
+	config.Annotate, config.StepSummary = values["GITHUB_ACTIONS"] == "true", values["GITHUB_STEP_SUMMARY"]
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !strings.HasPrefix(name, "E2E_") {

@@ -83,6 +83,8 @@ type Environment struct {
 	Adapters
 	Timeline *timeline.Recorder
 
+	results io.Writer // the process's stdout
+
 	compile func(context.Context) error // once: all services
 
 	mu         sync.Mutex
@@ -90,15 +92,17 @@ type Environment struct {
 	own        map[string]bool   // third-party images that were built here
 	applier    Applier
 	nodeImages map[string]map[string]bool // what each node has
+	suites     []suiteReport              // those that ran
 	failure    error                      // the first step's that failed
 	canceled   context.CancelCauseFunc
 	run        context.Context
 }
 
-// Screen is where progress goes.
+// Screen is where progress goes, and results.
 type Screen struct {
-	Out      io.Writer
-	Terminal bool
+	Out      io.Writer // progress
+	Results  io.Writer // what machines read, as GitHub's annotations; nil discards it
+	Terminal bool      // Out is one
 	Verbose  bool
 }
 
@@ -136,8 +140,11 @@ func OpenWith(plan *Plan, screen Screen, adapters Adapters) (*Environment, error
 		return nil, err
 	}
 	env := &Environment{
-		Plan: plan, Adapters: adapters, Timeline: recorder,
+		Plan: plan, Adapters: adapters, Timeline: recorder, results: screen.Results,
 		refs: map[string]string{}, own: map[string]bool{}, nodeImages: map[string]map[string]bool{},
+	}
+	if env.results == nil {
+		env.results = io.Discard
 	}
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.compile = onceContext(env.compileServices)

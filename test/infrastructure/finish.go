@@ -38,6 +38,9 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 			e.Timeline.Say("%v; run: %s", deleteErr, e.command("cluster:delete"))
 		}
 	}
+	if summaryErr := e.summarize(err); summaryErr != nil {
+		e.Timeline.Say("summary: %v", summaryErr)
+	}
 	doc := e.Timeline.Document()
 	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Dir))
 	if err != nil {

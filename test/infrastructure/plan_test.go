@@ -25,6 +25,9 @@ func TestReadConfig(t *testing.T) {
 		{"coverage", []string{"E2E_COVERAGE=true"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Coverage }},
 		{"coverage off", []string{"E2E_COVERAGE=false"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Standard }},
 		{"empty counts as unset", []string{"E2E_ENGINE=", "E2E_IMAGES="}, func(c infrastructure.Config) bool { return c.ImagePolicy == infrastructure.ImagesAuto }},
+		{"GitHub", []string{"GITHUB_ACTIONS=true", "GITHUB_STEP_SUMMARY=/tmp/summary"}, func(c infrastructure.Config) bool {
+			return c.Annotate && c.StepSummary == "/tmp/summary"
+		}},
 		{"suite", []string{"E2E_FOCUS=a b", "E2E_PROCS=3", "E2E_SEED=7", "E2E_LABELS=!slow"}, func(c infrastructure.Config) bool {
 			return c.Suite == infrastructure.SuiteConfig{Focus: "a b", Procs: 3, Seed: 7, Labels: "!slow"}
 		}},

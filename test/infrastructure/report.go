@@ -1,12 +1,15 @@
 package infrastructure
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // SuiteError is a suite that ran and in which specs failed.
@@ -16,15 +19,24 @@ type SuiteError struct {
 	Failed []FailedSpec
 }
 
-// FailedSpec is one spec that failed.
+// FailedSpec is one spec, or one node of the suite's own, that failed.
 type FailedSpec struct {
-	Name     string // its containers' and its own text
-	Location string // file:line of the failure
-	Message  string // first line of it
+	Name    string // its containers' and its own text; a node's begins with its kind in brackets
+	Node    bool   // no spec: what a suite does before or after them
+	File    string // of the failure, relative to the checkout
+	Line    int
+	Message string // of the failure, whole
+	Again   string // the command that repeats precisely this on the kept cluster
+}
+
+// first is the first line of the failure's message.
+func (s FailedSpec) first() string {
+	line, _, _ := strings.Cut(s.Message, "\n")
+	return line
 }
 
 // shownSpecs is how many failed specs the last lines on the screen name; all stand
-// in the log and the JUnit report.
+// in the log, the JUnit report and the summary.
 const shownSpecs = 10
 
 // Error names the specs, why each failed, and how to repeat it on the kept cluster.
@@ -36,24 +48,47 @@ func (e *SuiteError) Error() string {
 			fmt.Fprintf(&b, "\n  and %d more", len(e.Failed)-shownSpecs)
 			break
 		}
-		fmt.Fprintf(&b, "\n  %s\n    %s: %s\n    again: E2E_FOCUS=%s go tool mage e2e:%s", spec.Name, spec.Location, spec.Message, quote(regexp.QuoteMeta(spec.Name)), e.Suite)
+		fmt.Fprintf(&b, "\n  %s\n    %s:%d: %s\n    again: %s", spec.Name, spec.File, spec.Line, spec.first(), spec.Again)
 	}
 	return b.String()
 }
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
+// suiteReport is what is kept of a suite that ran.
+type suiteReport struct {
+	name                        string
+	passed, failed, notSelected int
+	took                        time.Duration
+	failures                    []FailedSpec
+	slowest                     []timedSpec // the slowest first
+	reasons                     []string    // why the suite failed besides its specs
+}
+
+type timedSpec struct {
+	name string
+	took time.Duration
+}
+
+func (r suiteReport) counts() string {
+	counts := fmt.Sprintf("%d passed, %d failed", r.passed, r.failed)
+	if r.notSelected > 0 {
+		counts += fmt.Sprintf(", %d not selected", r.notSelected)
+	}
+	return counts
+}
+
 // ginkgoReport is the part of Ginkgo's JSON report that is read here.
 type ginkgoReport struct {
-	PreRunStats struct {
-		TotalSpecs       int
-		SpecsThatWillRun int
-	}
-	SpecReports []struct {
+	SuiteDescription           string
+	SpecialSuiteFailureReasons []string
+	RunTime                    time.Duration
+	SpecReports                []struct {
 		ContainerHierarchyTexts []string
 		LeafNodeText            string
 		LeafNodeType            string
 		State                   string
+		RunTime                 time.Duration
 		Failure                 struct {
 			Message  string
 			Location struct {
@@ -64,46 +99,66 @@ type ginkgoReport struct {
 	}
 }
 
-// readReport counts the specs of a suite and returns those that failed.
-func readReport(path string) (counts string, failed []FailedSpec, err error) {
+// slowestSpecs is how many of a suite's specs are remembered for their time.
+const slowestSpecs = 10
+
+// readReport reads what a suite has left, and completes each failure with a path
+// relative to the checkout and the command that repeats it.
+func (e *Environment) readReport(path, suite string) (suiteReport, error) {
+	result := suiteReport{name: suite}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", nil, err
+		return result, err
 	}
 	var reports []ginkgoReport
 	if err := json.Unmarshal(data, &reports); err != nil {
-		return "", nil, fmt.Errorf("%s: %w", path, err)
+		return result, fmt.Errorf("%s: %w", path, err)
 	}
-	passed, bad, skipped := 0, 0, 0
 	for _, report := range reports {
+		result.took += report.RunTime
+		result.reasons = append(result.reasons, report.SpecialSuiteFailureReasons...)
 		for _, spec := range report.SpecReports {
 			isSpec := spec.LeafNodeType == "It"
+			name := strings.Join(append(spec.ContainerHierarchyTexts, spec.LeafNodeText), " ")
 			switch spec.State {
-			case "passed":
-				if isSpec {
-					passed++
-				}
 			case "skipped", "pending":
 				if isSpec {
-					skipped++
+					result.notSelected++
+				}
+				continue
+			case "passed":
+				if isSpec {
+					result.passed++
 				}
 			default:
-				bad++
-				name := strings.Join(append(spec.ContainerHierarchyTexts, spec.LeafNodeText), " ")
-				if !isSpec {
-					name = strings.TrimSpace("[" + spec.LeafNodeType + "] " + name)
+				result.failed++
+				failure := FailedSpec{
+					Name: name, Node: !isSpec, Message: strings.TrimSpace(spec.Failure.Message),
+					File: e.relative(spec.Failure.Location.FileName), Line: spec.Failure.Location.LineNumber,
+					Again: "E2E_KEEP=always " + e.command("e2e:"+suite),
 				}
-				message, _, _ := strings.Cut(strings.TrimSpace(spec.Failure.Message), "\n")
-				location := spec.Failure.Location
-				failed = append(failed, FailedSpec{Name: name, Location: fmt.Sprintf("%s:%d", location.FileName, location.LineNumber), Message: message})
+				if isSpec {
+					// Ginkgo matches the suite's own text, a space and the spec's.
+					only := "^" + regexp.QuoteMeta(report.SuiteDescription+" "+name) + "$"
+					failure.Again = "E2E_KEEP=always E2E_FOCUS=" + quote(only) + " " + e.command("e2e:"+suite)
+				} else {
+					failure.Name = strings.TrimSpace("[" + spec.LeafNodeType + "] " + name)
+				}
+				result.failures = append(result.failures, failure)
+			}
+			if isSpec {
+				result.slowest = append(result.slowest, timedSpec{name, spec.RunTime})
 			}
 		}
 	}
-	counts = fmt.Sprintf("%d passed, %d failed", passed, bad)
-	if skipped > 0 {
-		counts += fmt.Sprintf(", %d not selected", skipped)
-	}
-	return counts, failed, nil
+	result.slowest = slowest(result.slowest)
+	return result, nil
+}
+
+// slowest sorts specs by their time and keeps the first few.
+func slowest(specs []timedSpec) []timedSpec {
+	slices.SortStableFunc(specs, func(a, b timedSpec) int { return cmp.Compare(b.took, a.took) })
+	return specs[:min(len(specs), slowestSpecs)]
 }
 
 // lines hands over what is written to it line by line.

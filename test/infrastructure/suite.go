@@ -1,6 +1,7 @@
 package infrastructure
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/command"
@@ -92,19 +94,25 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.flush()
-		counts, failed, reportErr := readReport(filepath.Join(e.Dir, "junit", name+".json"))
-		if reportErr != nil && err == nil {
-			return reportErr
+		report, reportErr := e.readReport(filepath.Join(e.Dir, "junit", name+".json"), name)
+		if reportErr != nil {
+			return cmp.Or(err, reportErr)
 		}
-		step.Detail("%s", counts)
+		e.mu.Lock()
+		e.suites = append(e.suites, report)
+		e.mu.Unlock()
+		step.Detail("%s", report.counts())
 		if err == nil {
 			return nil
 		}
 		var exit *command.Error
-		if len(failed) == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
+		if len(report.failures) == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
+			if len(report.reasons) > 0 {
+				return fmt.Errorf("%s: %w", strings.Join(report.reasons, "; "), err)
+			}
 			return err
 		}
-		return &SuiteError{Suite: name, Counts: counts, Failed: failed}
+		return &SuiteError{Suite: name, Counts: report.counts(), Failed: report.failures}
 	})
 }
 
