@@ -79,6 +79,9 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 // binaries is where the compiled services of this variant lie. The folder stays, so
 // that the next go build links nothing that has not changed.
 func (e *Environment) binaries() string {
+	if e.Overlay != "" {
+		return filepath.Join(filepath.Dir(e.Overlay), "bin")
+	}
 	return filepath.Join(e.Root, ".e2e", "build", e.ClusterName, "bin")
 }
 
@@ -106,8 +109,12 @@ func (e *Environment) compileServices(ctx context.Context) error {
 	for _, build := range builds {
 		// -trimpath: the same source gives the same binary, and so the same image, in
 		// every checkout.
-		args := append([]string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", e.binaries() + string(filepath.Separator)}, build...)
-		err := e.Runner.Run(ctx, command.Cmd{Args: args, Dir: e.Root, Env: []string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"}})
+		args := []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w"}
+		if e.Overlay != "" {
+			args = append(args, "-overlay", e.Overlay)
+		}
+		args = append(args, "-o", e.binaries()+string(filepath.Separator))
+		err := e.Runner.Run(ctx, command.Cmd{Args: append(args, build...), Dir: e.Root, Env: []string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"}})
 		var failed *command.Error
 		if errors.As(err, &failed) && failed.ExitCode > 0 {
 			return errors.New(compilerLines(failed.Stderr))

@@ -77,7 +77,7 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 }
 
 func (e *Environment) clusterSpec() (cluster.Spec, error) {
-	ref, err := e.ref(e.Node)
+	ref, err := e.Ref(e.Node)
 	if err != nil {
 		return cluster.Spec{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,7 @@ type Config struct {
 	Keep        KeepPolicy  // E2E_KEEP: failure, always or never; default failure, in CI never
 	Variant     Variant     // E2E_COVERAGE: true selects Coverage
 	Suite       SuiteConfig
+	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
 	CI          bool   // CI: set by every CI system
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
 	StepSummary string // GITHUB_STEP_SUMMARY: a file that the run's summary is added to; empty for none
@@ -102,6 +104,13 @@ var variables = map[string]struct {
 			return errors.New("is no whole number")
 		}
 		c.Suite.Seed = seed
+		return nil
+	}},
+	"E2E_MUTANTS": {"a regular expression of mutants to try", func(c *Config, v string) error {
+		if _, err := regexp.Compile(v); err != nil {
+			return errors.New("is no regular expression")
+		}
+		c.Mutants = v
 		return nil
 	}},
 	"E2E_TARGET":            {"the target.json of a deployed environment, for the suites", nil},

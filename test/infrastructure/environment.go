@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -130,7 +131,7 @@ func Open(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) 
 // OpenWith is Open with given adapters.
 func OpenWith(plan *Plan, screen Screen, adapters Adapters) (*Environment, error) {
 	recorder, err := timeline.New(timeline.Options{
-		Dir: plan.Dir, Cluster: plan.ClusterName, Variant: string(plan.Variant),
+		Dir: plan.evidenceDir(), Cluster: plan.ClusterName, Variant: string(plan.Variant),
 		Out: screen.Out, Terminal: screen.Terminal, Verbose: screen.Verbose,
 	})
 	if err != nil {
@@ -149,6 +150,23 @@ func OpenWith(plan *Plan, screen Screen, adapters Adapters) (*Environment, error
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.compile = onceContext(env.compileServices)
 	return env, nil
+}
+
+// Variation returns an environment for the same cluster whose plan differs by what
+// change does to it. It knows what has been built here, keeps its evidence in a folder
+// of its own and shows no progress; its failures cancel nothing here.
+func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environment, error) {
+	plan := *e.Plan
+	plan.EvidenceDir = evidence
+	change(&plan)
+	variation, err := OpenWith(&plan, Screen{Out: io.Discard}, e.Adapters)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	variation.refs, variation.own, variation.applier = maps.Clone(e.refs), maps.Clone(e.own), e.applier
+	return variation, nil
 }
 
 // pointLast makes .e2e/last the most recent evidence folder.
@@ -226,8 +244,8 @@ func (e *Environment) connection() (Applier, error) {
 
 func (e *Environment) kubeconfig() string { return filepath.Join(e.Dir, "kubeconfig") }
 
-// ref returns the reference of an image that Build has made or found.
-func (e *Environment) ref(name string) (string, error) {
+// Ref returns the reference of an image that Build has made or found.
+func (e *Environment) Ref(name string) (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ref, ok := e.refs[name]

@@ -65,7 +65,7 @@ func (p *Plan) obtained(ctx context.Context, name string, progress io.Writer) (e
 	if err := env.Build(ctx, name); err != nil {
 		return "", "", err
 	}
-	ref, err = env.ref(name)
+	ref, err = env.Ref(name)
 	return env.EngineName, ref, err
 }
 

@@ -11,7 +11,7 @@ import (
 // Load streams the image into every node that does not have it.
 func (e *Environment) Load(ctx context.Context, name string) error {
 	return e.step(ctx, "load", name, e.Timeouts.Load, func(ctx context.Context, step *timeline.Step) error {
-		ref, err := e.ref(name)
+		ref, err := e.Ref(name)
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,14 @@ type Plan struct {
 	Dir         string // evidence folder, .e2e/<cluster>
 	Timeouts    Timeouts
 
+	// EvidenceDir is where this run's log/, junit/ and timeline.json go; empty means
+	// Dir.
+	EvidenceDir string
+	// Overlay is a file for `go build -overlay`: services are built with the sources it
+	// names in place of the checkout's. What is built lies beside it. Empty builds the
+	// checkout.
+	Overlay string
+
 	// Objects are the components' manifests, with images by their catalog names.
 	Objects map[string][]*unstructured.Unstructured
 	// Module is the module path in go.mod.
@@ -157,6 +165,13 @@ func required(file, module string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s: does not require %s", file, module)
+}
+
+func (p *Plan) evidenceDir() string {
+	if p.EvidenceDir != "" {
+		return p.EvidenceDir
+	}
+	return p.Dir
 }
 
 // image returns the catalog's entry.

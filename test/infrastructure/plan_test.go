@@ -28,6 +28,9 @@ func TestReadConfig(t *testing.T) {
 		{"GitHub", []string{"GITHUB_ACTIONS=true", "GITHUB_STEP_SUMMARY=/tmp/summary"}, func(c infrastructure.Config) bool {
 			return c.Annotate && c.StepSummary == "/tmp/summary"
 		}},
+		{"mutants", []string{"E2E_MUTANTS=^gateway-"}, func(c infrastructure.Config) bool {
+			return c.Mutants == "^gateway-" && !c.Annotate && c.StepSummary == ""
+		}},
 		{"suite", []string{"E2E_FOCUS=a b", "E2E_PROCS=3", "E2E_SEED=7", "E2E_LABELS=!slow"}, func(c infrastructure.Config) bool {
 			return c.Suite == infrastructure.SuiteConfig{Focus: "a b", Procs: 3, Seed: 7, Labels: "!slow"}
 		}},
@@ -50,6 +53,7 @@ func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 		"E2E_IMAGES=maybe":    "E2E_IMAGES=maybe: unknown value; it takes auto, pull or build",
 		"E2E_KEEP=yes":        "E2E_KEEP=yes: unknown value; it takes failure, always or never",
 		"E2E_COVERAGE=yes":    "E2E_COVERAGE=yes: is neither true nor false",
+		"E2E_MUTANTS=(":       "E2E_MUTANTS=(: is no regular expression",
 		"E2E_PROCS=0":         "E2E_PROCS=0: is no number from 1 to 64",
 		"E2E_IMAGE=auto":      "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
 		"E2E_KEPE=never":      "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",

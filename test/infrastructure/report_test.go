@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -148,5 +150,33 @@ func TestNothingIsAnnotatedElsewhere(t *testing.T) {
 	}
 	if results.Len() > 0 {
 		t.Errorf("got %s", results.String())
+	}
+}
+
+func TestVariationKnowsWhatWasBuiltAndFailsAlone(t *testing.T) {
+	env, runner := opened(t, nil, nil), &command.Recorder{}
+	env.Runner, env.Images = runner, []ImageSpec{{Name: "gateway", Package: "./docker/gateway"}}
+	env.setRef("gateway", "gateway:1", true)
+	dir := filepath.Join(env.Dir, "mutants", "one")
+	other, err := env.Variation(dir, func(plan *Plan) { plan.Overlay = filepath.Join(dir, "overlay.json") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.setRef("gateway", "gateway:2", true)
+	other.fail(errors.New("broken"))
+	if ref, err := env.Ref("gateway"); err != nil || ref != "gateway:1" || env.failure != nil || env.run.Err() != nil {
+		t.Errorf("got %s, %v, failure %v: the variation changed what it came from", ref, err, env.failure)
+	}
+	for _, each := range []*Environment{env, other} {
+		if err := each.compileServices(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plain, varied := runner.Calls()[0], runner.Calls()[1]
+	if slices.Contains(plain, "-overlay") || !slices.Contains(varied, "-overlay") || !slices.Contains(varied, other.Overlay) {
+		t.Errorf("got %v and %v, want the overlay in the second", plain, varied)
+	}
+	if env.Overlay != "" || env.binaries() == other.binaries() || filepath.Dir(other.binaries()) != dir {
+		t.Errorf("got %s and %s, want what is built with the overlay beside it", env.binaries(), other.binaries())
 	}
 }

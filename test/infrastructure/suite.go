@@ -76,7 +76,7 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 			"--procs=" + strconv.Itoa(procs), "--randomize-all", "--keep-going",
 			"--fail-on-pending", "--fail-on-empty",
 			"--timeout=" + (e.Timeouts.Suite - e.Timeouts.Gather).String(),
-			"--output-dir=" + filepath.Join(e.Dir, "junit"), "--junit-report=" + name + ".xml", "--json-report=" + name + ".json",
+			"--output-dir=" + filepath.Join(e.evidenceDir(), "junit"), "--junit-report=" + name + ".xml", "--json-report=" + name + ".json",
 			"--no-color", "--succinct",
 		}
 		if e.Config.Suite.Seed != 0 {
@@ -94,7 +94,7 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.flush()
-		report, reportErr := e.readReport(filepath.Join(e.Dir, "junit", name+".json"), name)
+		report, reportErr := e.readReport(filepath.Join(e.evidenceDir(), "junit", name+".json"), name)
 		if reportErr != nil {
 			return cmp.Or(err, reportErr)
 		}

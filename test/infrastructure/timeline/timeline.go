@@ -53,7 +53,7 @@ type Document struct {
 }
 
 // Phases that follow a suite and are no part of setting up.
-var afterSuite = []string{"suite", "coverage", "gather", teardown}
+var afterSuite = []string{"suite", "bench", "mutants", "coverage", "gather", teardown}
 
 // teardown is the phase that makes no evidence.
 const teardown = "teardown"
