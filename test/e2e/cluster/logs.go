@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,18 +17,39 @@ const logLines = 20000
 // Logs returns the log lines of an app's pods in the services' namespace, of the running
 // containers only.
 func (c *Cluster) Logs(ctx context.Context, app string) ([]string, error) {
+	return c.logs(ctx, app, false)
+}
+
+// AllLogs is Logs with the lines of the containers that ran before in the same pods, as
+// far as the kubelet keeps them: those that were killed.
+func (c *Cluster) AllLogs(ctx context.Context, app string) ([]string, error) {
+	return c.logs(ctx, app, true)
+}
+
+func (c *Cluster) logs(ctx context.Context, app string, ended bool) ([]string, error) {
 	var pods corev1.PodList
 	if err := c.API.List(ctx, &pods, client.InNamespace(c.Target.Namespace), client.MatchingLabels{"app.kubernetes.io/name": app}); err != nil {
 		return nil, err
 	}
 	var lines []string
+	var errs []error
 	tail := int64(logLines)
 	for _, pod := range pods.Items {
-		raw, err := c.Kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: &tail}).DoRaw(ctx)
-		if err != nil {
-			return lines, fmt.Errorf("Pod/%s: log: %w", pod.Name, err)
+		for _, previous := range []bool{true, false} {
+			if previous && (!ended || !restarted(&pod)) {
+				continue
+			}
+			raw, err := c.Kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: &tail, Previous: previous}).DoRaw(ctx)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("Pod/%s: log: %w", pod.Name, err))
+				continue
+			}
+			lines = append(lines, strings.Split(strings.TrimSpace(string(raw)), "\n")...)
 		}
-		lines = append(lines, strings.Split(strings.TrimSpace(string(raw)), "\n")...)
 	}
-	return lines, nil
+	return lines, errors.Join(errs...)
+}
+
+func restarted(pod *corev1.Pod) bool {
+	return len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].RestartCount > 0
 }

@@ -117,7 +117,7 @@ func Evidence(ctx context.Context, c *cluster.Cluster, j *journal.Journal, apps 
 	ctx, cancel := context.WithTimeout(ctx, logsTimeout)
 	defer cancel()
 	for _, app := range apps {
-		lines, err := c.Logs(ctx, app)
+		lines, err := c.AllLogs(ctx, app)
 		if err != nil {
 			fmt.Fprintf(&b, "%s: %v\n", app, err)
 		}
