@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"kubernaut.ai/e2e/docker/datastorage/api/client"
@@ -260,6 +261,18 @@ var _ = Describe("When DataStorage ends", Serial, Label("fault"), SpecPriority(l
 		must(world.Signal(ctx, dataStorageApp, "SIGKILL"))
 		load.more(ctx, http.StatusCreated)
 		load.ebb(ctx)
+	})
+
+	It("because it is told to, it is not ready from that moment", SpecTimeout(broken), func(ctx SpecContext) {
+		DeferCleanup(renew, NodeTimeout(broken))
+		// It serves for a second more, in which it has to be seen.
+		var signal errgroup.Group
+		signal.Go(func() error {
+			_, err := world.Signal(ctx, dataStorageApp, "SIGTERM")
+			return err
+		})
+		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(notReady("shutting_down"))
+		Expect(signal.Wait()).To(Succeed())
 	})
 
 	It("because it is told to, it exits with 0 and loses nothing", SpecTimeout(broken), func(ctx SpecContext) {

@@ -144,17 +144,20 @@ var _ = Describe("A batch", func() {
 		Entry("one more than is allowed", SpecTimeout(brief), 501),
 	)
 
-	It("is refused as a whole when one event is at fault, which it names", SpecTimeout(brief), func(ctx SpecContext) {
+	DescribeTable("is refused as a whole when one event is at fault, which it names, by", func(ctx SpecContext, field string, spoil func(*client.EventRequest)) {
 		events := audit.Events(correlation(), 5)
-		events[3].EventOutcome = "maybe"
+		spoil(&events[3])
 		answer := must(storage.WriteAll(ctx, events))
 		Expect(answer).To(BeProblem(http.StatusBadRequest, badRequest))
 		var problem client.Problem
 		Expect(answer.Decode(&problem)).To(Succeed())
 		Expect(problem.Index).To(HaveValue(Equal(3)))
-		Expect(problem.Path).To(HaveValue(ContainSubstring("event_outcome")))
+		Expect(problem.Path).To(HaveValue(ContainSubstring(field)))
 		Expect(must(found(ctx, events[0].CorrelationID))).To(BeEmpty())
-	})
+	},
+		Entry("its outcome", SpecTimeout(brief), "event_outcome", func(e *client.EventRequest) { e.EventOutcome = "maybe" }),
+		Entry("its time", SpecTimeout(brief), "event_timestamp", func(e *client.EventRequest) { e.EventTimestamp = time.Now().Add(-8 * 24 * time.Hour) }),
+	)
 
 	It("may mix many chains", SpecTimeout(brief), func(ctx SpecContext) {
 		one, two := correlation(), correlation()

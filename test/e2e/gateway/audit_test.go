@@ -38,6 +38,19 @@ func eventTypes(events []client.Event) []string {
 	return all
 }
 
+// beFailure matches the event about a signal that could not be stored.
+func beFailure(ns, mark string) OmegaMatcher {
+	return And(
+		MatchFields(IgnoreExtras, Fields{
+			"EventType": Equal("gateway.crd.failed"), "EventOutcome": Equal(client.Outcome("failure")), "ErrorMessage": HaveValue(Not(BeEmpty())),
+		}),
+		WithTransform(audit.Data, And(
+			HaveKeyWithValue("deduplication_status", "failed"), HaveKeyWithValue("error_details", Not(BeEmpty())),
+			HaveKeyWithValue("fingerprint", mark), HaveKeyWithValue("namespace", ns), HaveKeyWithValue("resource_name", "app"),
+			HaveKeyWithValue("original_payload", Not(BeEmpty())),
+		)))
+}
+
 var _ = Describe("The audit trail", func() {
 	It("of a new problem tells that it was received and recorded", SpecTimeout(brief), func(ctx SpecContext) {
 		response := created(ctx, alert(workload(ctx)))

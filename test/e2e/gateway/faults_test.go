@@ -246,11 +246,14 @@ var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), Spec
 		ns := workload(ctx)
 		all := holdAll(ctx, 30, sized(ns, 4<<10))
 		pods := must(world.Signal(ctx, gatewayApp, "SIGTERM"))
+		late := must(hold(ctx, sized(ns, 4<<10))) // while it still serves
 		Expect(finishAll(all)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 29}))
+		Eventually(takesNothing).WithContext(ctx).Should(Succeed(), "the drain delay ends")
+		Expect(must(late.finish())).To(HaveStatus(http.StatusAccepted)) // nothing but the last flush sends its audit event
 		Expect(must(world.ExitCode(ctx, pods[0]))).To(BeZero())
 		found := remediations(ctx, fingerprint(ns.Name+":Deployment:app"))
-		Expect(found).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(30))))
-		audited(ctx, found[0].Name, 31)
+		Expect(found).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(31))))
+		audited(ctx, found[0].Name, 32)
 	})
 
 	It("it is not ready from that moment, and serves until the others know", SpecTimeout(broken), func(ctx SpecContext) {
@@ -281,7 +284,7 @@ var _ = Describe("When the API server does not answer", Serial, Label("fault"), 
 		sender := gateway.As(must(run.Account(ctx, kube, uniqueName("new"), "gateway-signal-sender")))
 		thaw := frozen(ctx)
 		response := must(sender.Alerts(ctx, alert(ns)))
-		Expect(response).To(BeProblem(http.StatusServiceUnavailable, "access-review-failed"))
+		Expect(response).To(And(BeProblem(http.StatusServiceUnavailable, "access-review-failed"), beSecured()))
 		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
 		Expect(thaw(ctx)).To(Succeed())
 	})
@@ -309,6 +312,8 @@ var _ = Describe("When the Gateway loses its own permissions", Serial, Label("fa
 		Expect(grant(ctx)).To(Succeed())
 		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
 			Should(Or(HaveStatus(http.StatusCreated), HaveStatus(http.StatusAccepted)))
+		mark := fingerprint(ns.Name + ":Deployment:app")
+		Eventually(events.Of).WithContext(ctx).WithArguments("rr-" + mark[:12]).Should(And(Not(BeEmpty()), HaveEach(beFailure(ns.Name, mark))))
 	})
 })
 
@@ -335,6 +340,16 @@ func frozen(ctx context.Context) (thaw func(context.Context) error) {
 		whole(ctx)
 	}, NodeTimeout(broken))
 	return thaw
+}
+
+// takesNothing says that the Gateway accepts no connection.
+func takesNothing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if answer, err := get(ctx, gateway.URL+"/"); err == nil {
+		return fmt.Errorf("still serves: %s", answer)
+	}
+	return nil
 }
 
 // renew replaces the Gateway's pod: the kubelet waits ten seconds before it starts a

@@ -139,21 +139,35 @@ func finishAll(all []*held) map[int]int {
 	return codes
 }
 
+// beSecured matches an answer that has a request id and keeps browsers from doing
+// anything with it.
+func beSecured() OmegaMatcher {
+	return WithTransform(func(a Answered) http.Header { return a.Got().Header }, And(
+		HaveKeyWithValue("X-Request-Id", ConsistOf(MatchRegexp(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`))),
+		HaveKeyWithValue("X-Content-Type-Options", []string{"nosniff"}),
+		HaveKeyWithValue("X-Frame-Options", []string{"DENY"}),
+		HaveKeyWithValue("Content-Security-Policy", []string{"default-src 'none'"}),
+		HaveKeyWithValue("Referrer-Policy", []string{"no-referrer"}),
+		HaveKeyWithValue("X-Xss-Protection", []string{"1; mode=block"}),
+		HaveKey("Strict-Transport-Security"),
+	))
+}
+
 var _ = Describe("Every answer", func() {
 	DescribeTable("carries the security headers when it is", func(ctx SpecContext, status int, ask func(SpecContext) (*signals.Response, error)) {
 		response := must(ask(ctx))
 		Expect(response).To(HaveStatus(status))
-		Expect(response.RequestID()).To(MatchRegexp(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`))
-		Expect(response.Header).To(And(
-			HaveKeyWithValue("X-Content-Type-Options", []string{"nosniff"}),
-			HaveKeyWithValue("X-Frame-Options", []string{"DENY"}),
-			HaveKeyWithValue("Content-Security-Policy", []string{"default-src 'none'"}),
-			HaveKeyWithValue("Referrer-Policy", []string{"no-referrer"}),
-			HaveKeyWithValue("X-Xss-Protection", []string{"1; mode=block"}),
-			HaveKey("Strict-Transport-Security"),
-		))
+		Expect(response).To(beSecured())
 	},
 		Entry("201", SpecTimeout(brief), 201, func(ctx SpecContext) (*signals.Response, error) { return gateway.Alerts(ctx, alert(workload(ctx))) }),
+		Entry("202", SpecTimeout(brief), 202, func(ctx SpecContext) (*signals.Response, error) {
+			ns := workload(ctx)
+			created(ctx, alert(ns))
+			return gateway.Alerts(ctx, alert(ns))
+		}),
+		Entry("207", SpecTimeout(brief), 207, func(ctx SpecContext) (*signals.Response, error) {
+			return gateway.Alerts(ctx, copies(2, alert(workload(ctx)))...)
+		}),
 		Entry("200", SpecTimeout(brief), 200, func(ctx SpecContext) (*signals.Response, error) {
 			return gateway.Alerts(ctx, alert(workload(ctx)).Resolved())
 		}),
@@ -162,6 +176,9 @@ var _ = Describe("Every answer", func() {
 		}),
 		Entry("401", SpecTimeout(brief), 401, func(ctx SpecContext) (*signals.Response, error) {
 			return gateway.As("").Alerts(ctx, signals.Firing("Down"))
+		}),
+		Entry("403", SpecTimeout(brief), 403, func(ctx SpecContext) (*signals.Response, error) {
+			return gateway.As(must(run.Account(ctx, kube, uniqueName("denied")))).Alerts(ctx, signals.Firing("Down"))
 		}),
 		Entry("404", SpecTimeout(brief), 404, func(ctx SpecContext) (*signals.Response, error) { return gateway.Post(ctx, "/nothing", nil) }),
 		Entry("405", SpecTimeout(brief), 405, func(ctx SpecContext) (*signals.Response, error) {
@@ -235,6 +252,7 @@ var _ = Describe("More requests than the Gateway serves at once", Serial, func()
 		response := send(ctx, alert(ns))
 		Expect(response).To(BeProblem(http.StatusTooManyRequests, "too-many-requests"))
 		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
+		Expect(response).To(beSecured())
 		Expect(finishAll(all)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: limit - 1}))
 		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
 	})
