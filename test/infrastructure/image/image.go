@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"sort"
+	"strings"
 )
 
 // Repository is the prefix of every image this project makes. The registry name
@@ -29,6 +30,16 @@ type Image struct {
 
 // Ref returns the reference: repository, name, and a tag derived of the inputs.
 func (i Image) Ref() string { return Repository + i.Name + ":" + i.Inputs.tag() }
+
+// NameOf returns the catalog name of a reference that Ref made, empty for any other.
+func NameOf(ref string) string {
+	rest, own := strings.CutPrefix(ref, Repository)
+	if !own {
+		return ""
+	}
+	name, _, _ := strings.Cut(rest, ":")
+	return name
+}
 
 // Inputs is everything that goes into an image, in the order it was added. Each
 // part is framed by its name and length, so that two different sequences never

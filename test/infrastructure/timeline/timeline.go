@@ -55,7 +55,10 @@ type Document struct {
 // Phases that follow a suite and are no part of setting up.
 var afterSuite = []string{"suite", "bench", "mutants", "coverage", "gather", teardown}
 
-// teardown is the phase that makes no evidence.
+// addsOnly are the phases that leave the evidence of the run before in place when
+// they come first: they end that run.
+var addsOnly = []string{"coverage", teardown}
+
 const teardown = "teardown"
 
 // Options say where a Recorder writes.
@@ -184,7 +187,7 @@ func (s *Step) title() string { return s.entry.Phase + "/" + s.entry.Name }
 // Step runs fn as one step. It returns fn's error with the step's name before it;
 // an error that comes of a context that ended is recorded as canceled.
 func (r *Recorder) Step(ctx context.Context, phase, name string, fn func(context.Context, *Step) error) error {
-	if phase != teardown {
+	if !slices.Contains(addsOnly, phase) {
 		if err := r.empty(); err != nil {
 			return err
 		}
@@ -356,7 +359,7 @@ func (r *Recorder) beat(step *Step) func() {
 
 // write stores timeline.json and the phases' JUnit report. The caller holds mu.
 func (r *Recorder) write() error {
-	if !r.emptied { // a teardown by itself
+	if !r.emptied { // the end of a run by itself
 		return nil
 	}
 	data, err := json.MarshalIndent(r.doc, "", "  ")
