@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/magefile/mage/mg"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure"
@@ -161,17 +162,19 @@ func (a applierFake) Wait(ctx context.Context, changes apply.ChangeSet) error {
 }
 
 // openFake puts an environment with recording adapters where the targets look for
-// it. Mage remembers phases by their arguments, so a variant of its own gives each
-// test phases that have not run.
+// it. Mage remembers phases by their arguments, so a variant's name of its own gives
+// each test phases that have not run; what ends in coverage is the coverage variant.
 func openFake(t *testing.T, variant string, fail func(call string) error) (*fake, *infrastructure.Environment) {
 	t.Helper()
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := infrastructure.NewPlan(root, infrastructure.Kubernaut(), infrastructure.Config{
-		ImagePolicy: infrastructure.ImagesAuto, Keep: infrastructure.KeepNever, Variant: infrastructure.Variant(variant),
-	})
+	config := infrastructure.Config{ImagePolicy: infrastructure.ImagesAuto, Keep: infrastructure.KeepNever, Variant: infrastructure.Standard}
+	if strings.HasSuffix(variant, string(infrastructure.Coverage)) {
+		config.Variant = infrastructure.Coverage
+	}
+	plan, err := infrastructure.NewPlan(root, infrastructure.Kubernaut(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,8 +195,12 @@ func openFake(t *testing.T, variant string, fail func(call string) error) (*fake
 	env, err := infrastructure.OpenWith(plan, infrastructure.Screen{Out: io.Discard}, infrastructure.Adapters{
 		EngineName: "podman", Runner: f, Engine: f, Cluster: kindFake{f},
 		Connect: func(string) (infrastructure.Applier, error) { return applierFake{f}, nil },
-		Stop: func(ctx context.Context, _, _ string, deployments []string) (map[string]int, error) {
-			return nil, f.did(ctx, "stop "+strings.Join(deployments, " "))
+		Stop: func(ctx context.Context, _, _ string, deployments []string, _ func(*corev1.Pod)) error {
+			return f.did(ctx, "stop "+strings.Join(deployments, " "))
+		},
+		Follow: func(ctx context.Context, _, _ string, _ func(*corev1.Pod)) error {
+			<-ctx.Done()
+			return nil
 		},
 	})
 	if err != nil {
@@ -227,13 +234,13 @@ func one(t *testing.T, env *infrastructure.Environment, phase, name string) time
 }
 
 func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
-	for _, variant := range []string{"order", string(infrastructure.Coverage)} {
+	for _, variant := range []string{"order", "order-coverage"} {
 		t.Run(variant, func(t *testing.T) {
 			_, env := openFake(t, variant, nil)
 			err := end2end(t.Context(), variant, mg.F(e2eGateway, variant))
-			if variant == string(infrastructure.Coverage) {
+			if env.Variant == infrastructure.Coverage {
 				// No pod ran, so none left counters, and that must be an error.
-				if err == nil || !strings.Contains(err.Error(), "coverage of gateway: no pod has a folder") {
+				if err == nil || !strings.Contains(err.Error(), "coverage of gateway: no pod ran") {
 					t.Fatalf("got %v, want coverage to be missed", err)
 				}
 			} else if err != nil {
@@ -334,13 +341,44 @@ func TestFailingLoadStopsItsBranchAndCancelsTheOthers(t *testing.T) {
 }
 
 func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
-	for _, variant := range []string{"first", "second"} {
-		_, env := openFake(t, variant, nil)
-		if err := end2end(t.Context(), variant, mg.F(e2eGateway, variant)); err != nil {
-			t.Fatal(err)
+	standard, plain := openFake(t, string(infrastructure.Standard), nil)
+	instrumented, covered := openFake(t, string(infrastructure.Coverage), nil)
+	if err := (E2e{}).Gateway(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := (E2e{}).GatewayCoverage(t.Context()); err == nil || !strings.Contains(err.Error(), "coverage of gateway: no pod ran") {
+		t.Fatalf("got %v, want coverage to be missed and nothing else", err)
+	}
+	for _, env := range []*infrastructure.Environment{plain, covered} {
+		for phase, want := range map[string]int{"build": 6, "cluster": 1, "load": 4, "deploy": 5, "suite": 1, "teardown": 1} {
+			if got := len(steps(env, phase)); got != want {
+				t.Errorf("%s: got %d steps of phase %s, want %d", env.Variant, got, phase, want)
+			}
 		}
-		if got := len(steps(env, "suite")); got != 1 {
-			t.Errorf("%s: suite ran %d times", variant, got)
-		}
+	}
+	if detail := one(t, plain, "build", "gateway").Detail; detail == one(t, covered, "build", "gateway").Detail {
+		t.Errorf("both variants have the image %s", detail)
+	}
+	if !standard.called("run go build") || standard.called("stop") {
+		t.Error("the standard chain did not compile, or it collected coverage")
+	}
+	if !instrumented.called("stop datastorage gateway") {
+		t.Error("the coverage chain did not stop its pods")
+	}
+}
+
+func TestCoverageVariableSelectsTheCoverageChain(t *testing.T) {
+	t.Setenv("E2E_COVERAGE", "true")
+	if variant, err := selected(); err != nil || variant != string(infrastructure.Coverage) {
+		t.Errorf("got %q and %v, want the variant of e2e:gatewayCoverage", variant, err)
+	}
+}
+
+func TestCoverageIsAskedOfWhatWasDeployed(t *testing.T) {
+	const variant = "alone-coverage"
+	_, _ = openFake(t, variant, nil)
+	err := end2end(t.Context(), variant, mg.F(e2eDataStorage, variant))
+	if err == nil || !strings.Contains(err.Error(), "coverage of datastorage: no pod ran") || strings.Contains(err.Error(), "coverage of gateway") {
+		t.Errorf("got %v, want coverage of the data storage to be missed, and of it only", err)
 	}
 }

@@ -85,6 +85,10 @@ func (e *Environment) binaries() string {
 	return filepath.Join(e.Root, ".e2e", "build", e.ClusterName, "bin")
 }
 
+// coverageTag is the build tag of the coverage variant: it has a service write its
+// counters when it is told to.
+const coverageTag = "coverage"
+
 // compileServices builds all services with one go build: what they share is
 // compiled once, and the compiler uses every core on one list of work. In the
 // coverage variant each service is built by itself, because each is instrumented
@@ -103,7 +107,7 @@ func (e *Environment) compileServices(ctx context.Context) error {
 	if e.Variant == Coverage {
 		builds = nil
 		for _, pkg := range packages {
-			builds = append(builds, []string{"-tags=coverage", "-cover", "-covermode=atomic", "-coverpkg=" + pkg + "/...", pkg})
+			builds = append(builds, []string{"-tags=" + coverageTag, "-cover", "-covermode=atomic", "-coverpkg=" + pkg + "/...", pkg})
 		}
 	}
 	for _, build := range builds {

@@ -31,7 +31,8 @@ type Component struct {
 	Name string
 }
 
-// Suite is one Ginkgo suite: test/e2e/<Name>.
+// Suite is one Ginkgo suite: test/e2e/<Name>. What it tests is the service of the
+// same name, which E2E_COVERAGE_MIN is asked of.
 type Suite struct {
 	Name string
 }

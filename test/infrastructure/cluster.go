@@ -39,13 +39,14 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if e.Variant == Coverage {
-			if err := e.resetCoverage(ctx); err != nil {
-				return err
-			}
-		}
 		if why == "" {
 			step.Cached("%s", e.ClusterName)
+			if e.Variant == Coverage {
+				if _, err := e.stopPods(ctx); err != nil {
+					return err
+				}
+				return e.resetCoverage()
+			}
 			return nil
 		}
 		if why != "none" {
@@ -56,6 +57,11 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 		}
 		if err := os.Remove(e.madeFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
+		}
+		if e.Variant == Coverage {
+			if err := e.resetCoverage(); err != nil {
+				return err
+			}
 		}
 		if err := e.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
 			return err
@@ -72,6 +78,9 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if e.Variant == Coverage {
+		e.followPods()
 	}
 	return e.Deploy(ctx, e.Components[0].Name, e.Components[0].Name)
 }

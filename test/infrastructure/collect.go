@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
+	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -29,19 +32,15 @@ func (p *Plan) covered() []ImageSpec {
 	return slices.DeleteFunc(slices.Clone(p.Images), func(spec ImageSpec) bool { return spec.Package == "" })
 }
 
-// resetCoverage empties the folders of the counters and makes one for each service.
-// Pods of an earlier run that still run are stopped first: what they have counted
-// is not of this run. The services' user is not root, so all may write.
-func (e *Environment) resetCoverage(ctx context.Context) error {
-	if _, err := os.Stat(e.kubeconfig()); err == nil {
-		if nodes, err := e.Cluster.Nodes(ctx); err != nil {
-			return err
-		} else if len(nodes) > 0 {
-			if _, err := e.Stop(ctx, e.kubeconfig(), e.Namespace, e.deployments()); err != nil {
-				return err
-			}
-		}
-	}
+// importPath is that of a service's program.
+func (p *Plan) importPath(spec ImageSpec) string {
+	return p.Module + strings.TrimPrefix(spec.Package, ".")
+}
+
+// resetCoverage empties the folders of the counters, makes one for each service and
+// begins a new record. No covered service may run: what it has counted would be of an
+// earlier run. The services' user is not root, so all may write.
+func (e *Environment) resetCoverage() error {
 	// The folder itself stays: a cluster that is kept has it mounted.
 	entries, err := os.ReadDir(e.coverageDir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -66,7 +65,11 @@ func (e *Environment) resetCoverage(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	source, err := e.goSource(false)
+	if err != nil {
+		return err
+	}
+	return e.record.Begin(time.Now(), source)
 }
 
 // deployments are the names of the Deployments that run a covered service.
@@ -83,6 +86,19 @@ func (e *Environment) deployments() []string {
 	return names
 }
 
+// deployed are the covered services that components run.
+func (e *Environment) deployed(components []string) []string {
+	var names []string
+	for _, spec := range e.covered() {
+		if slices.ContainsFunc(components, func(component string) bool {
+			return slices.ContainsFunc(e.Objects[component], func(obj *unstructured.Unstructured) bool { return runs(obj, spec.Name) })
+		}) {
+			names = append(names, spec.Name)
+		}
+	}
+	return names
+}
+
 // runs tells whether a workload has a container of the image, by its catalog name.
 func runs(obj *unstructured.Unstructured, image string) bool {
 	containers, _, _ := unstructured.NestedSlice(obj.Object, "spec", "template", "spec", "containers")
@@ -92,38 +108,174 @@ func runs(obj *unstructured.Unstructured, image string) bool {
 	})
 }
 
-// collectCoverage stops the services, so that each pod ends in order and writes its
-// counters, and reports what they cover. It fails when a pod left no truth behind.
-func (e *Environment) collectCoverage(ctx context.Context) error {
+// followPods records every pod that runs a covered service from now on: one that has
+// come and gone must have left its counters as well.
+func (e *Environment) followPods() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.unfollow != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Follow(ctx, e.kubeconfig(), e.Namespace, e.saw) }()
+	e.unfollow = func() error {
+		cancel()
+		return <-ended
+	}
+}
+
+func (e *Environment) saw(pod *corev1.Pod) {
+	e.record.Saw(coverage.Observe(pod, func(ref string) string {
+		name := image.NameOf(ref)
+		if slices.ContainsFunc(e.covered(), func(spec ImageSpec) bool { return spec.Name == name }) {
+			return name
+		}
+		return ""
+	})...)
+}
+
+// stopPods stops the covered services where there is a cluster, and then no longer
+// follows their pods.
+func (e *Environment) stopPods(ctx context.Context) (there bool, err error) {
+	nodes, err := e.Cluster.Nodes(ctx)
+	if err != nil {
+		return false, err
+	}
+	if there = len(nodes) > 0; there {
+		if err := e.Stop(ctx, e.kubeconfig(), e.Namespace, e.deployments(), e.saw); err != nil {
+			return there, err
+		}
+	}
+	e.mu.Lock()
+	unfollow := e.unfollow
+	e.unfollow = nil
+	e.mu.Unlock()
+	if unfollow != nil {
+		if err := unfollow(); err != nil {
+			return there, fmt.Errorf("pods were not followed: %w", err)
+		}
+	}
+	return there, nil
+}
+
+// CollectCoverage stops the services, so that each pod ends in order and writes its
+// counters, and reports what they and the tests of their modules cover. It fails when
+// a pod left no truth behind, and when less is covered than E2E_COVERAGE_MIN asks
+// for. It may be run again, also by another process and without the cluster: what the
+// pods left lies on the host.
+func (e *Environment) CollectCoverage(ctx context.Context) error {
 	return e.Timeline.Step(ctx, "coverage", "collect", func(ctx context.Context, step *timeline.Step) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, e.Timeouts.Collect, fmt.Errorf("not done after %s", e.Timeouts.Collect))
 		defer cancel()
-		exits, err := e.Stop(ctx, e.kubeconfig(), e.Namespace, e.deployments())
+		there, err := e.stopPods(ctx)
+		if err != nil {
+			return fmt.Errorf("%w; collect again: go tool mage coverage:collect", err)
+		}
+		if !there {
+			step.Status("there is no cluster %s; reading what its pods left", e.ClusterName)
+		}
+		run, err := e.record.Run()
 		if err != nil {
 			return err
 		}
-		var results []coverage.Result
-		var figures []string
-		var problems []error
-		for _, spec := range e.covered() {
-			result, err := coverage.Report(ctx, e.Runner, e.Root, coverage.Service{
-				Name: spec.Name, Package: e.Module + strings.TrimPrefix(spec.Package, "."),
-				Raw: filepath.Join(e.rawDir(), spec.Name), Out: filepath.Join(e.coverageDir(), spec.Name),
-			}, exits)
-			if err != nil {
-				problems = append(problems, err)
-				continue
+		if err := e.collectable(run); err != nil {
+			return err
+		}
+		results, problems := e.reports(ctx, step, run)
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w; collect again: go tool mage coverage:collect", context.Cause(ctx))
+		}
+		figures := make([]string, len(results))
+		for i, result := range results {
+			figures[i] = fmt.Sprintf("%s %.1f %% end to end", result.Service, result.EndToEndPercent())
+			if result.Tested {
+				figures[i] += fmt.Sprintf(", %.1f %% with its tests", result.MergedPercent())
 			}
-			results = append(results, result)
-			figures = append(figures, fmt.Sprintf("%s %.1f %%", spec.Name, result.Percent()))
 		}
-		if err := writeJSON(filepath.Join(e.coverageDir(), "coverage.json"), results); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(e.coverageDir(), "coverage.md"), []byte(coverage.Markdown(results)), 0o644); err != nil {
-			return err
-		}
-		step.Detail("%s of statements", strings.Join(figures, ", "))
-		return errors.Join(problems...)
+		step.Detail("%s", strings.Join(figures, "; "))
+		return errors.Join(errors.Join(problems...), e.publish(results, problems), e.enough(results, run.Suites))
 	})
+}
+
+// collectable refuses a run that there is nothing to report of, or not any more.
+func (e *Environment) collectable(run coverage.Run) error {
+	if len(run.Services) == 0 {
+		return fmt.Errorf("cluster %s: no covered service was deployed; run the whole chain first: %s", e.ClusterName, e.command("e2e:all"))
+	}
+	source, err := e.goSource(false)
+	if err != nil {
+		return err
+	}
+	if source != run.Source {
+		return errors.New("docker/: its source has changed since the images were built, and counters would be shown at the wrong lines; run the whole chain again")
+	}
+	return nil
+}
+
+// reports are those of the services that were deployed.
+func (e *Environment) reports(ctx context.Context, step *timeline.Step, run coverage.Run) (results []coverage.Result, problems []error) {
+	pods := make([]coverage.Pod, 0, len(run.Pods))
+	for _, pod := range run.Pods {
+		pods = append(pods, pod)
+	}
+	for _, spec := range e.covered() {
+		if !slices.Contains(run.Services, spec.Name) {
+			continue
+		}
+		tests, err := e.testCounters(spec, step.Status)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		result, err := coverage.Report(ctx, e.Runner, e.Root, coverage.Service{
+			Name: spec.Name, Module: e.Module, Package: e.importPath(spec), Tags: coverageTag,
+			Raw: filepath.Join(e.rawDir(), spec.Name), Out: filepath.Join(e.coverageDir(), spec.Name),
+			Since: run.Started, Pods: pods, Tests: tests,
+		})
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		results = append(results, result)
+	}
+	return results, problems
+}
+
+// publish writes the results for people, for CI and for programs.
+func (e *Environment) publish(results []coverage.Result, problems []error) error {
+	text := coverage.Markdown(results)
+	for _, problem := range problems {
+		text += "\n" + block(problem.Error()) + "\n"
+	}
+	page, err := coverage.Page(results)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		writeJSON(filepath.Join(e.coverageDir(), "coverage.json"), results),
+		os.WriteFile(filepath.Join(e.coverageDir(), "coverage.md"), []byte(text), 0o644),
+		os.WriteFile(filepath.Join(e.coverageDir(), "coverage.html"), page, 0o644),
+	)
+	if e.StepSummary != "" {
+		err = errors.Join(err, appendFile(e.StepSummary, text))
+	}
+	return err
+}
+
+// enough asks the services whose suites ran for what E2E_COVERAGE_MIN says.
+func (e *Environment) enough(results []coverage.Result, suites []string) error {
+	var problems []error
+	for _, result := range results {
+		if !slices.Contains(suites, result.Service) || result.MergedPercent() >= e.CoverageMin {
+			continue
+		}
+		of := "end to end and by tests"
+		if !result.Tested {
+			of = "end to end (go tool mage test:all would add the tests' part)"
+		}
+		problems = append(problems, fmt.Errorf("coverage of %s: %.2f %% of %d statements %s, E2E_COVERAGE_MIN asks for %g %%; what nothing reaches: %s",
+			result.Service, result.MergedPercent(), result.Statements, of, e.CoverageMin, e.relative(filepath.Join(e.coverageDir(), result.Service, coverage.UnreachedFile))))
+	}
+	return errors.Join(problems...)
 }

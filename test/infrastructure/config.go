@@ -46,6 +46,7 @@ type Config struct {
 	ImagePolicy ImagePolicy // E2E_IMAGES: auto (default), pull or build
 	Keep        KeepPolicy  // E2E_KEEP: failure, always or never; default failure, in CI never
 	Variant     Variant     // E2E_COVERAGE: true selects Coverage
+	CoverageMin float64     // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
 	Suite       SuiteConfig
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
 	CI          bool   // CI: set by every CI system
@@ -85,6 +86,14 @@ var variables = map[string]struct {
 		if coverage {
 			c.Variant = Coverage
 		}
+		return nil
+	}},
+	"E2E_COVERAGE_MIN": {"a percentage, 0 to 100", func(c *Config, v string) error {
+		percent, err := strconv.ParseFloat(v, 64)
+		if err != nil || !(percent >= 0 && percent <= 100) {
+			return errors.New("is no number from 0 to 100")
+		}
+		c.CoverageMin = percent
 		return nil
 	}},
 	"E2E_FOCUS":  {"a regular expression of specs to run", func(c *Config, v string) error { c.Suite.Focus = v; return nil }},

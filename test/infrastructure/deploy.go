@@ -28,6 +28,11 @@ func (e *Environment) Deploy(ctx context.Context, step string, components ...str
 		if err != nil {
 			return err
 		}
+		if e.Variant == Coverage {
+			if err := e.record.Deployed(e.deployed(components)...); err != nil {
+				return err
+			}
+		}
 		changes, err := applier.Apply(ctx, objs)
 		fmt.Fprintln(timeline.Log(ctx), changes)
 		if err != nil {

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
@@ -73,8 +74,10 @@ type Adapters struct {
 	Engine     Engine
 	Cluster    Cluster
 	Connect    func(kubeconfig string) (Applier, error)
-	// Stop ends the pods of Deployments in order and returns their exit codes.
-	Stop func(ctx context.Context, kubeconfig, namespace string, deployments []string) (map[string]int, error)
+	// Stop ends the pods of Deployments in order, and Follow watches all pods until
+	// ctx ends; both show what they see.
+	Stop   func(ctx context.Context, kubeconfig, namespace string, deployments []string, seen func(*corev1.Pod)) error
+	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error
 }
 
 // Environment is a plan and the adapters that carry it out. Its methods are safe
@@ -84,7 +87,8 @@ type Environment struct {
 	Adapters
 	Timeline *timeline.Recorder
 
-	results io.Writer // the process's stdout
+	results io.Writer        // the process's stdout
+	record  *coverage.Record // of the coverage variant's run
 
 	compile func(context.Context) error // once: all services
 
@@ -97,6 +101,7 @@ type Environment struct {
 	failure    error                      // the first step's that failed
 	canceled   context.CancelCauseFunc
 	run        context.Context
+	unfollow   func() error // ends the watch of the pods; nil while there is none
 }
 
 // Screen is where progress goes, and results.
@@ -125,6 +130,7 @@ func Open(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) 
 		},
 		Connect: connect,
 		Stop:    coverage.Stop,
+		Follow:  coverage.Follow,
 	})
 }
 
@@ -149,6 +155,11 @@ func OpenWith(plan *Plan, screen Screen, adapters Adapters) (*Environment, error
 	}
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.compile = onceContext(env.compileServices)
+	if plan.Variant == Coverage {
+		if env.record, err = coverage.OpenRecord(filepath.Join(env.coverageDir(), "run.json")); err != nil {
+			return nil, err
+		}
+	}
 	return env, nil
 }
 

@@ -21,7 +21,7 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 	err = e.diagnose(ctx, err)
 	if e.Variant == Coverage && ctx.Err() == nil && e.suiteRan() {
 		// After the diagnostics, because it stops the pods.
-		err = errors.Join(err, e.collectCoverage(ctx))
+		err = errors.Join(err, e.CollectCoverage(ctx))
 	}
 	keep := e.Keep == KeepAlways || e.Keep == KeepFailure && err != nil
 	fresh := context.WithoutCancel(ctx)

@@ -17,6 +17,13 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/services"
 )
 
+// The tiers of tests that need no cluster. Each leaves the counters of the services'
+// packages for the coverage report.
+const (
+	unit        = "unit"
+	integration = "integration"
+)
+
 // UnitTests runs every test that needs nothing but Go, with the race detector and
 // in random order. The suites of the catalog are left out: they need an
 // environment.
@@ -25,7 +32,7 @@ func UnitTests(ctx context.Context, plan *Plan, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return plan.goTest(ctx, out, progress, nil, append([]string{"-tags", "mage"}, packages...)...)
+	return plan.goTest(ctx, out, progress, nil, unit, "mage", packages)
 }
 
 // IntegrationTests runs the tests with the tag integration against a PostgreSQL, a
@@ -52,7 +59,7 @@ func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) 
 		return err
 	}
 	defer func() { err = errors.Join(err, servers.Stop(context.WithoutCancel(ctx))) }()
-	return plan.goTest(ctx, out, progress, servers.Env(), append([]string{"-tags", "integration"}, packages...)...)
+	return plan.goTest(ctx, out, progress, servers.Env(), integration, "integration", packages)
 }
 
 // obtained is the engine and the reference of a third-party image, which is got
@@ -69,16 +76,100 @@ func (p *Plan) obtained(ctx context.Context, name string, progress io.Writer) (e
 	return env.EngineName, ref, err
 }
 
-func (p *Plan) goTest(ctx context.Context, out, progress io.Writer, env []string, args ...string) error {
-	err := command.Local{}.Run(ctx, command.Cmd{
-		Args: append([]string{"go", "test", "-race", "-shuffle=on"}, args...), Dir: p.Root,
-		Env: append([]string{"GOFLAGS=", "GOWORK=off", "CGO_ENABLED=1"}, env...), Stdout: out, Stderr: progress,
-	})
-	var failed *command.Error
-	if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
+// goTest runs the tests of packages, each service's by themselves, because they count
+// what they run of that service. The fingerprint of the source is written last: it
+// says that the counters are complete, and of what.
+func (p *Plan) goTest(ctx context.Context, out, progress io.Writer, env []string, tier, tags string, packages []string) error {
+	source, err := p.goSource(true)
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(p.tierDir(tier)); err != nil {
+		return err
+	}
+	base := []string{"go", "test", "-race", "-shuffle=on", "-tags", tags}
+	rest := slices.Clone(packages)
+	var runs [][]string
+	for _, spec := range p.covered() {
+		of := func(path string) bool {
+			return path == p.importPath(spec) || strings.HasPrefix(path, p.importPath(spec)+"/")
+		}
+		own := slices.DeleteFunc(slices.Clone(packages), func(path string) bool { return !of(path) })
+		rest = slices.DeleteFunc(rest, of)
+		if len(own) == 0 {
+			continue
+		}
+		dir := filepath.Join(p.tierDir(tier), spec.Name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		runs = append(runs, slices.Concat(base, []string{"-cover", "-coverpkg=" + spec.Package + "/..."}, own, []string{"-args", "-test.gocoverdir=" + dir}))
+	}
+	if len(rest) > 0 {
+		runs = append(runs, slices.Concat(base, rest))
+	}
+	passed := true
+	for _, args := range runs {
+		err := command.Local{}.Run(ctx, command.Cmd{
+			Args: args, Dir: p.Root, Env: append([]string{"GOFLAGS=", "GOWORK=off", "CGO_ENABLED=1"}, env...), Stdout: out, Stderr: progress,
+		})
+		var failed *command.Error
+		if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
+			passed = false
+		} else if err != nil {
+			return err
+		}
+	}
+	if !passed {
 		return errors.New("tests failed; see above")
 	}
-	return err
+	return os.WriteFile(p.sourceFile(tier), []byte(source), 0o644)
+}
+
+// tierDir is where a tier leaves its counters, in a folder a service. They are of no
+// cluster.
+func (p *Plan) tierDir(tier string) string { return filepath.Join(p.Root, ".e2e", "coverage", tier) }
+
+func (p *Plan) sourceFile(tier string) string { return filepath.Join(p.tierDir(tier), "source") }
+
+// testCounters are the folders with what the tests of a service have counted. Those
+// of other source than this are left out, as are those of tests that failed, and one
+// line says so.
+func (p *Plan) testCounters(spec ImageSpec, say func(format string, args ...any)) ([]string, error) {
+	source, err := p.goSource(true)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, tier := range []string{unit, integration} {
+		was, err := os.ReadFile(p.sourceFile(tier))
+		dir := filepath.Join(p.tierDir(tier), spec.Name)
+		_, dirErr := os.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			say("%s: without %s tests, which have not passed here; run: go tool mage test:%s", spec.Name, tier, tier)
+		case err != nil:
+			return nil, err
+		case string(was) != source:
+			say("%s: without %s tests, whose counters are of other source; run: go tool mage test:%s", spec.Name, tier, tier)
+		case dirErr == nil:
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, nil
+}
+
+// goSource is a fingerprint of the Go files below docker/, with or without tests.
+func (p *Plan) goSource(tests bool) (string, error) {
+	inputs := image.NewInputs()
+	root := os.DirFS(filepath.Join(p.Root, "docker"))
+	err := fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() && strings.HasSuffix(path, ".go") && (tests || !strings.HasSuffix(path, "_test.go")) {
+			inputs.File(root, path)
+		}
+		return err
+	})
+	return image.Image{Inputs: inputs}.Ref(), errors.Join(err, inputs.Err())
 }
 
 // testPackages are all packages but the suites, which need an environment.

@@ -24,6 +24,9 @@ func TestReadConfig(t *testing.T) {
 		{"CI may be told to keep", []string{"CI=true", "E2E_KEEP=always"}, func(c infrastructure.Config) bool { return c.Keep == infrastructure.KeepAlways }},
 		{"coverage", []string{"E2E_COVERAGE=true"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Coverage }},
 		{"coverage off", []string{"E2E_COVERAGE=false"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Standard }},
+		{"least coverage", []string{"E2E_COVERAGE_MIN=92.5"}, func(c infrastructure.Config) bool {
+			return c.CoverageMin == 92.5 && c.Variant == infrastructure.Standard
+		}},
 		{"empty counts as unset", []string{"E2E_ENGINE=", "E2E_IMAGES="}, func(c infrastructure.Config) bool { return c.ImagePolicy == infrastructure.ImagesAuto }},
 		{"GitHub", []string{"GITHUB_ACTIONS=true", "GITHUB_STEP_SUMMARY=/tmp/summary"}, func(c infrastructure.Config) bool {
 			return c.Annotate && c.StepSummary == "/tmp/summary"
@@ -49,16 +52,18 @@ func TestReadConfig(t *testing.T) {
 
 func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 	for setting, want := range map[string]string{
-		"E2E_ENGINE=nerdctl":  "E2E_ENGINE=nerdctl: unknown value; it takes podman or docker",
-		"E2E_IMAGES=maybe":    "E2E_IMAGES=maybe: unknown value; it takes auto, pull or build",
-		"E2E_KEEP=yes":        "E2E_KEEP=yes: unknown value; it takes failure, always or never",
-		"E2E_COVERAGE=yes":    "E2E_COVERAGE=yes: is neither true nor false",
-		"E2E_MUTANTS=(":       "E2E_MUTANTS=(: is no regular expression",
-		"E2E_PROCS=0":         "E2E_PROCS=0: is no number from 1 to 64",
-		"E2E_IMAGE=auto":      "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
-		"E2E_KEPE=never":      "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",
-		"E2E_SOMETHING=1":     "E2E_SOMETHING: unknown variable; there are: E2E_COVERAGE, ",
-		"E2E_SOMETHING_ELSE=": "",
+		"E2E_ENGINE=nerdctl":   "E2E_ENGINE=nerdctl: unknown value; it takes podman or docker",
+		"E2E_IMAGES=maybe":     "E2E_IMAGES=maybe: unknown value; it takes auto, pull or build",
+		"E2E_KEEP=yes":         "E2E_KEEP=yes: unknown value; it takes failure, always or never",
+		"E2E_COVERAGE=yes":     "E2E_COVERAGE=yes: is neither true nor false",
+		"E2E_MUTANTS=(":        "E2E_MUTANTS=(: is no regular expression",
+		"E2E_COVERAGE_MIN=101": "E2E_COVERAGE_MIN=101: is no number from 0 to 100",
+		"E2E_COVERAGE_MIN=NaN": "E2E_COVERAGE_MIN=NaN: is no number from 0 to 100",
+		"E2E_PROCS=0":          "E2E_PROCS=0: is no number from 1 to 64",
+		"E2E_IMAGE=auto":       "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
+		"E2E_KEPE=never":       "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",
+		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_COVERAGE, ",
+		"E2E_SOMETHING_ELSE=":  "",
 	} {
 		_, err := infrastructure.ReadConfig([]string{setting})
 		switch {

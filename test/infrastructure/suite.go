@@ -67,6 +67,11 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 		if err := e.writeTarget(ctx); err != nil {
 			return err
 		}
+		if e.Variant == Coverage {
+			if err := e.record.Tested(name); err != nil {
+				return err
+			}
+		}
 		procs := e.Config.Suite.Procs
 		if procs == 0 {
 			// Specs wait more than they compute.

@@ -1,18 +1,23 @@
 // Package coverage turns the counters that instrumented pods leave into a report,
 // and refuses counters that do not tell the whole truth. Every pod has a folder of
 // its own, so that a pod which ran and left nothing is seen.
+//
+// A statement is covered end to end, by the tests of its module that need no
+// cluster, by both or by neither. Generated files, as Go marks them, are left out:
+// nobody here decides what stands in them, and a generator's unused branches would
+// hide those of the services. Only statements that are in the service's program
+// count, so helpers of tests do not.
 package coverage
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/tools/cover"
 
@@ -22,32 +27,73 @@ import (
 // Service is one instrumented program.
 type Service struct {
 	Name    string // catalog name; its pods' folders lie in Raw
-	Package string // import path; only packages at or below it may be in its counters
+	Module  string // path of the module that is instrumented
+	Package string // import path of the program; only packages at or below it count
+	Tags    string // build tags of the program
 	Raw     string // folder with one folder of counters a pod
-	Out     string // folder that gets profile.out, report.html, functions.txt
+	Out     string // folder that gets the report
+	Since   time.Time
+	Pods    []Pod    // those that the API server told of
+	Tests   []string // folders of counters of tests; none if there are no such tests
 }
+
+// Files of a report in Service.Out. Paths inside open in the module.
+const (
+	ProfileFile   = "profile.out"   // what the pods ran
+	ReportFile    = "report.html"   // the same, line by line
+	TestsFile     = "tests.out"     // what the tests ran
+	MergedFile    = "merged.out"    // what any of them ran
+	MergedReport  = "merged.html"   // the same, line by line
+	FunctionsFile = "functions.txt" // both, by function
+	UnreachedFile = "unreached.txt" // functions that nothing reaches
+)
 
 // Result is the coverage of one service.
 type Result struct {
-	Service    string    `json:"service"`
-	Pods       []string  `json:"pods"`
-	Statements int       `json:"statements"`
-	Covered    int       `json:"covered"`
-	Packages   []Package `json:"packages"` // sorted by path
+	Service string   `json:"service"`
+	Pods    []string `json:"pods"`
+	Tested  bool     `json:"tested"` // there were counters of tests
+	Counts
+	Packages  []Package  `json:"packages"`  // sorted by path
+	Unreached []Function `json:"unreached"` // the biggest first
+	Generated int        `json:"generated"` // statements of generated files, not in Counts
 }
 
 // Package is the coverage of one package of a service.
 type Package struct {
-	Path       string `json:"path"`
-	Statements int    `json:"statements"`
-	Covered    int    `json:"covered"`
+	Path string `json:"path"`
+	Counts
 }
 
-// Percent is the share of statements that ran, 0 to 100.
-func (r Result) Percent() float64 { return percent(r.Covered, r.Statements) }
+// Counts are numbers of statements.
+type Counts struct {
+	Statements int `json:"statements"`
+	Both       int `json:"both"`
+	EndToEnd   int `json:"endToEnd"` // end to end only
+	Tests      int `json:"tests"`    // tests only
+}
 
-// Percent is the share of statements that ran, 0 to 100.
-func (p Package) Percent() float64 { return percent(p.Covered, p.Statements) }
+// Neither is how many statements nothing reaches.
+func (c Counts) Neither() int { return c.Statements - c.Both - c.EndToEnd - c.Tests }
+
+// EndToEndPercent is the share of statements that ran in pods, 0 to 100.
+func (c Counts) EndToEndPercent() float64 { return percent(c.Both+c.EndToEnd, c.Statements) }
+
+// MergedPercent is the share of statements that ran anywhere, 0 to 100. Where tests
+// left no counters it is the end-to-end share.
+func (c Counts) MergedPercent() float64 { return percent(c.Statements-c.Neither(), c.Statements) }
+
+func (c *Counts) add(statements int, endToEnd, tests bool) {
+	c.Statements += statements
+	switch {
+	case endToEnd && tests:
+		c.Both += statements
+	case endToEnd:
+		c.EndToEnd += statements
+	case tests:
+		c.Tests += statements
+	}
+}
 
 func percent(covered, statements int) float64 {
 	if statements == 0 {
@@ -56,138 +102,159 @@ func percent(covered, statements int) float64 {
 	return 100 * float64(covered) / float64(statements)
 }
 
-// Report merges what the pods of a service left and writes its report. exits tells
-// the exit code of each pod that is known to have ended, for the error of one that
-// left nothing.
-func Report(ctx context.Context, runner command.Runner, root string, service Service, exits map[string]int) (Result, error) {
-	result := Result{Service: service.Name}
-	pods, err := checkPods(service, exits)
-	if err != nil {
+// Report merges what the pods of a service and its tests left and writes the report
+// of it. root is the module's folder. Counters that do not tell the whole truth are
+// an error, and then there is no report.
+func Report(ctx context.Context, runner command.Runner, root string, service Service) (Result, error) {
+	result := Result{Service: service.Name, Tested: len(service.Tests) > 0}
+	// A report that is there is of an earlier time.
+	if err := os.RemoveAll(service.Out); err != nil {
 		return result, err
 	}
-	result.Pods = pods
+	var err error
+	if result.Pods, err = check(service); err != nil {
+		return result, err
+	}
 	if err := os.MkdirAll(service.Out, 0o755); err != nil {
 		return result, err
 	}
-	dirs := make([]string, len(pods))
-	for i, pod := range pods {
-		dirs[i] = filepath.Join(service.Raw, pod)
-	}
-	profile := filepath.Join(service.Out, "profile.out")
-	for _, args := range [][]string{
-		{"go", "tool", "covdata", "textfmt", "-i=" + strings.Join(dirs, ","), "-o=" + profile},
-		{"go", "tool", "cover", "-html=" + profile, "-o=" + filepath.Join(service.Out, "report.html")},
-	} {
-		if err := runner.Run(ctx, command.Cmd{Args: args, Dir: root}); err != nil {
-			return result, fmt.Errorf("coverage of %s: %w", service.Name, err)
-		}
-	}
-	functions, err := command.Output(ctx, runner, "go", "-C", root, "tool", "cover", "-func="+profile)
-	if err != nil {
-		return result, fmt.Errorf("coverage of %s: %w", service.Name, err)
-	}
-	if err := os.WriteFile(filepath.Join(service.Out, "functions.txt"), []byte(functions+"\n"), 0o644); err != nil {
-		return result, err
-	}
-	profiles, err := cover.ParseProfiles(profile)
-	if err != nil {
-		return result, fmt.Errorf("coverage of %s: %w", service.Name, err)
-	}
-	return count(result, service, profiles)
-}
-
-// checkPods returns the pods of the service, after checking that each left both
-// files of a process that ended in order: covmeta is written when it starts,
-// covcounters when it exits.
-func checkPods(service Service, exits map[string]int) ([]string, error) {
-	entries, err := os.ReadDir(service.Raw)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var pods []string
-	var problems []error
-	for _, entry := range entries {
-		if !entry.IsDir() {
-			continue
-		}
-		pod := entry.Name()
-		files, err := os.ReadDir(filepath.Join(service.Raw, pod))
-		if err != nil {
-			return nil, err
-		}
-		meta, counters := 0, 0
-		for _, file := range files {
-			switch {
-			case strings.HasPrefix(file.Name(), "covmeta."):
-				meta++
-			case strings.HasPrefix(file.Name(), "covcounters."):
-				counters++
-			}
-		}
-		how := "how it ended is not known"
-		if code, ok := exits[pod]; ok {
-			how = fmt.Sprintf("exit code %d", code)
-		}
-		switch {
-		case meta == 0 && counters == 0:
-			problems = append(problems, fmt.Errorf("Pod %s (%s): ran and wrote nothing: its image was built without -cover, GOCOVERDIR is not set, or its volume cannot be written", pod, how))
-		case counters == 0:
-			problems = append(problems, fmt.Errorf("Pod %s (%s): wrote covmeta but no covcounters: it was killed before it could end in order", pod, how))
-		case meta == 0:
-			problems = append(problems, fmt.Errorf("Pod %s (%s): wrote covcounters but no covmeta: its folder was emptied while it ran", pod, how))
-		default:
-			pods = append(pods, pod)
-		}
-	}
-	if len(pods) == 0 && len(problems) == 0 {
-		problems = append(problems, errors.New("no pod has a folder: none ran, or its manifest has no coverage volume"))
-	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, fmt.Errorf("coverage of %s: %w", service.Name, err)
-	}
-	return pods, nil
-}
-
-// count adds up the statements of the profiles by package.
-func count(result Result, service Service, profiles []*cover.Profile) (Result, error) {
-	packages := map[string]*Package{}
-	for _, profile := range profiles {
-		path := profile.FileName[:strings.LastIndex(profile.FileName, "/")]
-		if path != service.Package && !strings.HasPrefix(path, service.Package+"/") {
-			return result, fmt.Errorf("coverage of %s: holds package %s, which is not below %s", service.Name, path, service.Package)
-		}
-		pkg := packages[path]
-		if pkg == nil {
-			pkg = &Package{Path: path}
-			packages[path] = pkg
-		}
-		for _, block := range profile.Blocks {
-			pkg.Statements += block.NumStmt
-			if block.Count > 0 {
-				pkg.Covered += block.NumStmt
-			}
-		}
-	}
-	for _, path := range slices.Sorted(maps.Keys(packages)) {
-		result.Packages = append(result.Packages, *packages[path])
-		result.Statements += packages[path].Statements
-		result.Covered += packages[path].Covered
-	}
-	if result.Covered == 0 {
-		return result, fmt.Errorf("coverage of %s: not one of %d statements ran", service.Name, result.Statements)
+	r := reporter{Service: service, root: root, runner: runner}
+	if err := r.report(ctx, &result); err != nil {
+		// It must not be taken for the truth.
+		return result, errors.Join(fmt.Errorf("coverage of %s: %w", service.Name, err), os.RemoveAll(service.Out))
 	}
 	return result, nil
 }
 
-// Markdown is a table of the results, for a CI summary.
-func Markdown(results []Result) string {
-	var b strings.Builder
-	b.WriteString("| package | statements | covered | % |\n|---|---:|---:|---:|\n")
-	for _, result := range results {
-		fmt.Fprintf(&b, "| **%s** (%d pods) | %d | %d | **%.1f** |\n", result.Service, len(result.Pods), result.Statements, result.Covered, result.Percent())
-		for _, pkg := range result.Packages {
-			fmt.Fprintf(&b, "| %s | %d | %d | %.1f |\n", pkg.Path, pkg.Statements, pkg.Covered, pkg.Percent())
+type reporter struct {
+	Service
+	root   string
+	runner command.Runner
+}
+
+func (r reporter) report(ctx context.Context, result *Result) error {
+	dirs := make([]string, len(result.Pods))
+	for i, pod := range result.Pods {
+		dirs[i] = filepath.Join(r.Raw, pod)
+	}
+	endToEnd, err := r.profile(ctx, dirs, ProfileFile)
+	if err != nil {
+		return err
+	}
+	if err := r.complete(ctx, endToEnd); err != nil {
+		return err
+	}
+	if err := r.html(ctx, ProfileFile, ReportFile); err != nil {
+		return err
+	}
+	var tests []*cover.Profile
+	if result.Tested {
+		if tests, err = r.profile(ctx, r.Tests, TestsFile); err != nil {
+			return err
 		}
 	}
-	return b.String()
+	merged := merge(endToEnd, tests)
+	if result.Tested {
+		if err := r.write(MergedFile, profileText(merged)); err != nil {
+			return err
+		}
+		if err := r.html(ctx, MergedFile, MergedReport); err != nil {
+			return err
+		}
+	}
+	functions, err := r.count(result, merged)
+	if err != nil {
+		return err
+	}
+	if result.Both+result.EndToEnd == 0 {
+		return fmt.Errorf("not one of %d statements ran in a pod", result.Statements)
+	}
+	if err := r.write(FunctionsFile, functionsText(functions)); err != nil {
+		return err
+	}
+	result.Unreached = unreached(functions)
+	return r.write(UnreachedFile, functionsText(result.Unreached))
+}
+
+func (r reporter) write(name, text string) error {
+	return os.WriteFile(filepath.Join(r.Out, name), []byte(text), 0o644)
+}
+
+// profile converts counters to the text that Go's tools read.
+func (r reporter) profile(ctx context.Context, dirs []string, name string) ([]*cover.Profile, error) {
+	path := filepath.Join(r.Out, name)
+	if err := r.tool(ctx, nil, "go", "tool", "covdata", "textfmt", "-i="+strings.Join(dirs, ","), "-o="+path); err != nil {
+		return nil, err
+	}
+	return cover.ParseProfiles(path)
+}
+
+func (r reporter) html(ctx context.Context, profile, name string) error {
+	return r.tool(ctx, nil, "go", "tool", "cover", "-html="+filepath.Join(r.Out, profile), "-o="+filepath.Join(r.Out, name))
+}
+
+func (r reporter) tool(ctx context.Context, stdout *strings.Builder, args ...string) error {
+	cmd := command.Cmd{Args: args, Dir: r.root, Env: []string{"GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0"}}
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	return r.runner.Run(ctx, cmd)
+}
+
+// own tells whether a package is of the service.
+func (s Service) own(path string) bool {
+	return path == s.Package || strings.HasPrefix(path, s.Package+"/")
+}
+
+// complete refuses a profile that holds a package of another program, or lacks one
+// of this.
+func (r reporter) complete(ctx context.Context, profiles []*cover.Profile) error {
+	held := map[string]bool{}
+	for _, profile := range profiles {
+		path := packageOf(profile.FileName)
+		if !r.own(path) {
+			return fmt.Errorf("holds package %s, which is not below %s: the image was built with another -coverpkg", path, r.Package)
+		}
+		held[path] = true
+	}
+	if len(profiles) == 0 {
+		return errors.New("holds no statement at all: the image was built with another -coverpkg")
+	}
+	var out strings.Builder
+	args := []string{"go", "list", "-deps", "-tags=" + r.Tags, "-f", "{{.ImportPath}}{{range .GoFiles}} {{.}}{{end}}", r.Package}
+	if err := r.tool(ctx, &out, args...); err != nil {
+		return err
+	}
+	var missing []string
+	for line := range strings.Lines(out.String()) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || !r.own(fields[0]) || held[fields[0]] {
+			continue
+		}
+		counts, err := r.hasStatements(fields[0], fields[1:])
+		if err != nil {
+			return err
+		}
+		if counts {
+			missing = append(missing, fields[0])
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("lacks package %s, which is part of the program: the image was built with another -coverpkg", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// source is where a file of a profile lies.
+func (s Service) source(root, file string) string {
+	return filepath.Join(root, filepath.FromSlash(strings.TrimPrefix(strings.TrimPrefix(file, s.Module), "/")))
+}
+
+func packageOf(file string) string { return file[:strings.LastIndex(file, "/")] }
+
+// unreached are the functions that nothing reaches, the biggest first.
+func unreached(functions []Function) []Function {
+	none := slices.DeleteFunc(slices.Clone(functions), func(f Function) bool { return f.Neither() < f.Statements })
+	slices.SortStableFunc(none, func(a, b Function) int { return b.Statements - a.Statements })
+	return none
 }
