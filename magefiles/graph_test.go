@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -362,8 +363,19 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 	if !standard.called("run go build") || standard.called("stop") {
 		t.Error("the standard chain did not compile, or it collected coverage")
 	}
-	if !instrumented.called("stop datastorage gateway") {
-		t.Error("the coverage chain did not stop its pods")
+	if !instrumented.called("stop gateway datastorage") {
+		t.Error("the coverage chain did not stop its pods, the dependent ones first")
+	}
+	record, err := os.ReadFile(filepath.Join(covered.Dir, "coverage", "run.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var run struct{ Services, Suites []string }
+	if err := json.Unmarshal(record, &run); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(run.Services, []string{"datastorage", "gateway"}) || !slices.Equal(run.Suites, []string{"gateway"}) {
+		t.Errorf("got %+v, want what was deployed and tested", run)
 	}
 }
 

@@ -72,17 +72,17 @@ func (e *Environment) resetCoverage() error {
 	return e.record.Begin(time.Now(), source)
 }
 
-// deployments are the names of the Deployments that run a covered service.
+// deployments are the names of the Deployments that run a covered service, what was
+// deployed last first: at its end it may still need what it was deployed after.
 func (e *Environment) deployments() []string {
 	var names []string
-	for _, objs := range e.Objects {
-		for _, obj := range objs {
+	for _, component := range slices.Backward(e.Components) {
+		for _, obj := range e.Objects[component.Name] {
 			if obj.GetKind() == "Deployment" && slices.ContainsFunc(e.covered(), func(spec ImageSpec) bool { return runs(obj, spec.Name) }) {
 				names = append(names, obj.GetName())
 			}
 		}
 	}
-	slices.Sort(names)
 	return names
 }
 

@@ -62,7 +62,7 @@ type Timeouts struct {
 	Deploy  time.Duration // one component, until ready
 	Suite   time.Duration // one suite; passed to Ginkgo, which then reports where it stood
 	Gather  time.Duration // diagnostics after a failure
-	Collect time.Duration // coverage: every pod may take its grace period to end
+	Collect time.Duration // coverage: every pod may take its grace period to end, and Go compiles its tools when they are first used
 	Delete  time.Duration // teardown
 }
 
@@ -72,7 +72,7 @@ const FirstAnswer = 15 * time.Second
 func defaultTimeouts() Timeouts {
 	return Timeouts{
 		Build: 15 * time.Minute, Obtain: 75 * time.Minute, Cluster: 5 * time.Minute, Load: 5 * time.Minute,
-		Deploy: 3 * time.Minute, Suite: 20 * time.Minute, Gather: time.Minute, Collect: 3 * time.Minute, Delete: time.Minute,
+		Deploy: 3 * time.Minute, Suite: 20 * time.Minute, Gather: time.Minute, Collect: 5 * time.Minute, Delete: time.Minute,
 	}
 }
 

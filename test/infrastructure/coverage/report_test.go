@@ -143,3 +143,27 @@ func TestProfileHoldsThePackagesOfTheProgramAndNoOthers(t *testing.T) {
 		})
 	}
 }
+
+func TestPageIsOneFileThatNamesEveryPackage(t *testing.T) {
+	page, err := coverage.Page([]coverage.Result{{
+		Service: "app", Pods: []string{"app-1"}, Tested: true,
+		Counts:    coverage.Counts{Statements: 8, Both: 2, EndToEnd: 1, Tests: 1},
+		Packages:  []coverage.Package{{Path: "m/app"}, {Path: "m/app/<x>", Counts: coverage.Counts{Statements: 8, Both: 2, EndToEnd: 1, Tests: 1}}},
+		Unreached: []coverage.Function{{Name: "(*A).b", File: "app/a.go", Line: 3, Counts: coverage.Counts{Statements: 4}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"(main)", "&lt;x&gt;", `<span class="both" style="width:25.000%">`, `<span class="neither" style="width:50.000%">`, "37.5 %", "50.0 %", "app/a.go:3",
+	} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	for _, outside := range []string{"http:", "https:", "<script", "src=", "@import", "url("} {
+		if strings.Contains(string(page), outside) {
+			t.Errorf("the page needs %s", outside)
+		}
+	}
+}
