@@ -89,7 +89,7 @@ func check(service Service) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if told && found.empty() && (pod.Starts == 0 || pod.before(service.Since)) {
+		if told && found.empty() && (pod.ran() == 0 || pod.before(service.Since)) {
 			continue // its container never started, or in the run before
 		}
 		if !told {
@@ -147,23 +147,26 @@ func (p Pod) missing(found *left, told bool, since time.Time) string {
 	return p.lost(found.counters)
 }
 
-// lost says which of the pod's processes left no counters. Their file is one that was
-// written while the process ran; the kubelet's times leave out the part of a second.
+// lost says which of the pod's processes left no counters. A process's file was written
+// after the one before it ended and before its own end. The kubelet's times leave out
+// the part of a second, and that of a start may be later than the first that the
+// process did.
 func (p Pod) lost(files []counters) string {
 	processes := p.processes()
 	free := slices.Clone(files)
+	var before time.Time
 	for i, process := range processes {
 		at := slices.IndexFunc(free, func(file counters) bool {
-			return !file.written.Before(process.Started.Truncate(time.Second)) &&
-				(process.Ended.IsZero() || file.written.Before(process.Ended.Add(time.Second)))
+			return !file.written.Before(before) && (process.Ended.IsZero() || file.written.Before(process.Ended.Add(time.Second)))
 		})
 		if at < 0 {
-			return fmt.Sprintf("process %d of %d (%s) left no counters: it was killed before it could end in order, and they were not flushed before", i+1, max(p.Starts, len(processes)), process)
+			return fmt.Sprintf("process %d of %d (%s) left no counters: it was killed before it could end in order, and they were not flushed before", i+1, max(p.ran(), len(processes)), process)
 		}
 		free = slices.Delete(free, at, at+1)
+		before = process.Ended
 	}
-	if len(files) < p.Starts {
-		return fmt.Sprintf("%d processes ran and %d left counters: the others were killed before they could end in order", p.Starts, len(files))
+	if len(files) < p.ran() {
+		return fmt.Sprintf("%d processes ran and %d left counters: the others were killed before they could end in order", p.ran(), len(files))
 	}
 	return ""
 }

@@ -68,6 +68,14 @@ func TestCountersThatAreNotAllThere(t *testing.T) {
 			dir := p.folder(t, "app-1")
 			p.known("app-1", p.pod(t, dir, "flush"), p.pod(t, dir, "left"), p.pod(t, dir, "right"))
 		}, ""},
+		{"a container that could not be started at first", false, func(t *testing.T, p *program) {
+			p.known("app-1", coverage.Process{Started: time.Unix(0, 0), Ended: time.Now(), Exit: 128}, p.pod(t, p.folder(t, "app-1"), "left"))
+		}, ""},
+		{"a start that was noted late", false, func(t *testing.T, p *program) {
+			process := p.pod(t, p.folder(t, "app-1"), "left")
+			process.Started = process.Ended.Add(time.Second)
+			p.known("app-1", process)
+		}, ""},
 		{"flushed and ended in order while another was killed", false, func(t *testing.T, p *program) {
 			dir := p.folder(t, "app-1")
 			first := p.pod(t, dir, "kill")

@@ -15,7 +15,7 @@ type Pod struct {
 	Name       string             `json:"name"`
 	Service    string             `json:"service"`             // by its catalog name
 	Folder     string             `json:"folder,omitempty"`    // value of GOCOVERDIR; empty when it is not set
-	Starts     int                `json:"starts"`              // processes that were started, those that nobody saw included
+	Starts     int                `json:"starts"`              // of its container, those that nobody saw included
 	Containers map[string]Process `json:"containers,omitzero"` // by the runtime's id
 }
 
@@ -58,7 +58,7 @@ func (p *Pod) observe(status corev1.ContainerStatus) {
 	}
 	for _, ended := range []*corev1.ContainerStateTerminated{status.State.Terminated, status.LastTerminationState.Terminated} {
 		// One that the kubelet lost track of has neither times nor an id.
-		if ended != nil && !ended.StartedAt.IsZero() {
+		if ended != nil && ended.ContainerID != "" {
 			p.Containers[ended.ContainerID] = Process{
 				Started: ended.StartedAt.Time, Ended: ended.FinishedAt.Time, Exit: ended.ExitCode, Reason: ended.Reason,
 			}
@@ -84,15 +84,20 @@ func (p Pod) merge(later Pod) Pod {
 	return later
 }
 
-// processes are those that were seen, the earliest first.
+// processes are those that were seen, the earliest first. A container that could not
+// be started ran none; the kubelet's time of its start is 0.
 func (p Pod) processes() []Process {
-	return slices.SortedFunc(maps.Values(p.Containers), func(a, b Process) int {
+	all := slices.SortedFunc(maps.Values(p.Containers), func(a, b Process) int {
 		if order := a.Started.Compare(b.Started); order != 0 {
 			return order
 		}
 		return a.Ended.Compare(b.Ended)
 	})
+	return slices.DeleteFunc(all, func(process Process) bool { return process.Started.Unix() <= 0 })
 }
+
+// ran is how many processes there were, seen or not.
+func (p Pod) ran() int { return p.Starts - len(p.Containers) + len(p.processes()) }
 
 // before tells whether the pod has run before a time, to the second: such a pod of a
 // Job stays there when a cluster is used again.
