@@ -355,6 +355,9 @@ func takesNothing(ctx context.Context) error {
 // renew replaces the Gateway's pod: the kubelet waits ten seconds before it starts a
 // container that ends a second time, and the next spec should not.
 func renew(ctx SpecContext) {
+	// Not while it starts: as the first process of its container it is not ended by a signal
+	// that it does not handle yet, and then its pod takes all of its grace period.
+	Expect(world.AwaitReady(ctx, gatewayApp)).To(Succeed())
 	must(world.Delete(ctx, gatewayApp))
 	whole(ctx)
 }
