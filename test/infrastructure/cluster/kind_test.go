@@ -34,7 +34,7 @@ func TestConfigBindsOnlyLoopbackAndPatchesWhatTheHostNeeds(t *testing.T) {
 		t.Error("kind's CNI is not left out for an image with its own")
 	}
 	patches := strings.Join(config.KubeadmConfigPatches, "\n")
-	for _, want := range []string{"failCgroupV1: false", "ECDSA-P256", "directory: /kind/patches"} {
+	for _, want := range []string{"failCgroupV1: false", "maxContainerRestartPeriod: 1s", "ECDSA-P256", "directory: /kind/patches"} {
 		if !strings.Contains(patches, want) {
 			t.Errorf("kubeadm patches lack %q", want)
 		}
