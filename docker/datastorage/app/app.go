@@ -31,6 +31,9 @@ import (
 // service is the Kubernetes Service that senders must be allowed to act on.
 const service = "data-storage-service"
 
+// databaseUnreachable is the reason of a service that does not reach PostgreSQL.
+const databaseUnreachable = "database_unreachable"
+
 // reviewQPS is a rate that access reviews never reach: what limits them is the memory
 // of decisions, not a queue inside the client.
 const reviewQPS = 1000
@@ -111,7 +114,7 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 	dlq := queue.New(queue.Options{Client: client, Consumer: opts.Pod, Timeout: s.Redis.Timeout})
 	counts := metrics.New(httpapi.Routes())
 	state := health.New(log,
-		health.Check{Reason: "database_unreachable", Probe: store.Ping},
+		health.Check{Reason: databaseUnreachable, Probe: store.Ping},
 		health.Check{Reason: "redis_unreachable", Probe: dlq.Ping},
 		health.Check{Reason: "schema_outdated", Probe: store.CheckSchema},
 	)
@@ -120,7 +123,7 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 		return nil, err
 	}
 	handler, err := httpapi.New(httpapi.Options{
-		Accepter: intake.New(store, dlq, counts),
+		Accepter: intake.New(store, func() bool { return state.Failed(databaseUnreachable) }, dlq, counts),
 		Reader:   store,
 		Access:   reviewer.Middleware,
 		Ready:    state.Ready,

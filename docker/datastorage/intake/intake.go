@@ -11,6 +11,9 @@ import (
 	"kubernaut.ai/e2e/docker/internal/trace"
 )
 
+// errAway is why events are queued without a try.
+var errAway = fmt.Errorf("%w: the last probe did not reach it", audit.ErrUnavailable)
+
 // ErrRefused is in the chain of the error when neither the store nor the queue took
 // the events: nothing is kept of them.
 var ErrRefused = errors.New("neither the store nor the queue answers")
@@ -38,18 +41,25 @@ type Observer interface {
 // Intake is safe for concurrent use.
 type Intake struct {
 	store    store
+	away     func() bool
 	queue    queue
 	observer Observer
 }
 
-// New returns an Intake.
-func New(s store, q queue, observer Observer) *Intake { return &Intake{s, q, observer} }
+// New returns an Intake. While away says that the store was not reached when it was last
+// probed, the store is not tried: where nothing refuses the connection, each try would
+// cost the sender the whole timeout.
+func New(s store, away func() bool, q queue, observer Observer) *Intake {
+	return &Intake{s, away, q, observer}
+}
 
 // Accept stores events that are normalized, all or none. When the store does not
 // answer they are queued instead, and queued is true; the receipts then only repeat
 // what was sent. When the queue does not answer either, the error wraps ErrRefused.
 func (in *Intake) Accept(ctx context.Context, events []audit.Event) (receipts []audit.Receipt, queued bool, err error) {
-	receipts, err = in.store.Write(ctx, events)
+	if err = errAway; !in.away() {
+		receipts, err = in.store.Write(ctx, events)
+	}
 	if err == nil {
 		duplicates := 0
 		for _, receipt := range receipts {

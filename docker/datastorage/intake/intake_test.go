@@ -54,21 +54,23 @@ func TestAccept(t *testing.T) {
 	rejected := fmt.Errorf("write: %w: too long", audit.ErrRejected)
 	for name, c := range map[string]struct {
 		store  fakeStore
+		away   bool
 		queue  fakeQueue
 		queued bool
 		err    error
 		counts counts
 	}{
-		"stored":                   {fakeStore{}, fakeQueue{}, false, nil, counts{stored: 2}},
-		"stored before":            {fakeStore{duplicates: map[uuid.UUID]bool{first: true}}, fakeQueue{}, false, nil, counts{stored: 1, duplicate: 1}},
-		"the store is down":        {fakeStore{err: down}, fakeQueue{}, true, nil, counts{queued: 2}},
-		"both are down":            {fakeStore{err: down}, fakeQueue{err: errors.New("no route")}, false, ErrRefused, counts{refused: 2}},
-		"the event is at fault":    {fakeStore{err: rejected}, fakeQueue{}, false, audit.ErrRejected, counts{refused: 2}},
-		"nobody knows whose fault": {fakeStore{err: context.Canceled}, fakeQueue{}, false, context.Canceled, counts{refused: 2}},
+		"stored":                   {fakeStore{}, false, fakeQueue{}, false, nil, counts{stored: 2}},
+		"stored before":            {fakeStore{duplicates: map[uuid.UUID]bool{first: true}}, false, fakeQueue{}, false, nil, counts{stored: 1, duplicate: 1}},
+		"the store is down":        {fakeStore{err: down}, false, fakeQueue{}, true, nil, counts{queued: 2}},
+		"the store was down":       {fakeStore{}, true, fakeQueue{}, true, nil, counts{queued: 2}},
+		"both are down":            {fakeStore{err: down}, false, fakeQueue{err: errors.New("no route")}, false, ErrRefused, counts{refused: 2}},
+		"the event is at fault":    {fakeStore{err: rejected}, false, fakeQueue{}, false, audit.ErrRejected, counts{refused: 2}},
+		"nobody knows whose fault": {fakeStore{err: context.Canceled}, false, fakeQueue{}, false, context.Canceled, counts{refused: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got counts
-			receipts, queued, err := New(c.store, &c.queue, &got).Accept(t.Context(), events)
+			receipts, queued, err := New(c.store, func() bool { return c.away }, &c.queue, &got).Accept(t.Context(), events)
 			if queued != c.queued || !errors.Is(err, c.err) || got != c.counts {
 				t.Errorf("got queued %v, error %v, counts %+v", queued, err, got)
 			}

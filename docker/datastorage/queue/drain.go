@@ -24,9 +24,9 @@ const (
 	// added, and what they left behind, is found in that time.
 	idleInterval = time.Second
 	// A store that does not answer is tried again soon, because events wait for
-	// it, and at most every few seconds, because each attempt costs it something.
+	// it, and at most every second, because each attempt costs it something.
 	firstRetry = 250 * time.Millisecond
-	lastRetry  = 2 * time.Second
+	lastRetry  = time.Second
 )
 
 // store is where drained events go.

@@ -198,7 +198,7 @@ func (d Database) Pool() (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("database.passwordFile: %w", err)
 	}
 	// The password goes in afterwards, so that no parse error can show it.
-	pool, err := pgxpool.ParseConfig(fmt.Sprintf("host='%s' port=%d dbname='%s' user='%s' sslmode=%s connect_timeout=2",
+	pool, err := pgxpool.ParseConfig(fmt.Sprintf("host='%s' port=%d dbname='%s' user='%s' sslmode=%s connect_timeout=1",
 		quoted(d.Host), d.Port, quoted(d.Name), quoted(d.User), d.SSLMode))
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)

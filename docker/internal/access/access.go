@@ -32,9 +32,9 @@ const (
 	defaultDenyTTL = 2 * time.Second
 	// defaultSize bounds each of the two memories. An entry is about 200 bytes.
 	defaultSize = 4096
-	// reviewTimeout bounds both calls together: a sender that is not answered in
-	// that time is better told to come back.
-	reviewTimeout = 5 * time.Second
+	// reviewTimeout bounds both calls together, which take milliseconds. Senders wait
+	// five seconds, and the one that is told to come back has to hear it before.
+	reviewTimeout = 3 * time.Second
 	// reviewRetryAfter is what senders are told when a review failed.
 	reviewRetryAfter = time.Second
 )

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -43,6 +44,7 @@ type Health struct {
 
 	mu       sync.Mutex
 	failing  []bool // by check; what was never probed counts as failing
+	probed   []bool // by check
 	stopping bool
 }
 
@@ -53,7 +55,7 @@ func New(log *slog.Logger, checks ...Check) *Health {
 	for i := range failing {
 		failing[i] = true
 	}
-	return &Health{log: log, checks: checks, failing: failing}
+	return &Health{log: log, checks: checks, failing: failing, probed: make([]bool, len(checks))}
 }
 
 // Run probes until ctx ends, and returns nil then.
@@ -105,6 +107,7 @@ func (h *Health) set(i int, failing bool) bool {
 	defer h.mu.Unlock()
 	changed := h.failing[i] != failing
 	h.failing[i] = failing
+	h.probed[i] = true
 	return changed
 }
 
@@ -128,6 +131,15 @@ func (h *Health) Reason() string {
 		}
 	}
 	return ""
+}
+
+// Failed reports whether the last probe of the check with this reason failed; before the
+// first it has not.
+func (h *Health) Failed(reason string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.checks, func(c Check) bool { return c.Reason == reason })
+	return i >= 0 && h.probed[i] && h.failing[i]
 }
 
 // Handler serves /healthz and /readyz.

@@ -63,6 +63,9 @@ func TestReadinessFollowsItsDependencies(t *testing.T) {
 			}
 		}
 		expect(databaseDown)
+		if h.Failed("database_unreachable") {
+			t.Error("a check that was never probed has failed")
+		}
 
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
@@ -73,6 +76,9 @@ func TestReadinessFollowsItsDependencies(t *testing.T) {
 		expect(ready)
 		<-time.After(time.Second)
 		expect(redisDown)
+		if h.Failed("database_unreachable") || !h.Failed("redis_unreachable") || h.Failed("unknown") {
+			t.Error("not only Redis has failed")
+		}
 		database.down.Store(true)
 		<-time.After(time.Second)
 		expect(databaseDown)
