@@ -2,6 +2,7 @@ package datastorage_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/audit"
 	"kubernaut.ai/e2e/test/e2e/faults"
+	"kubernaut.ai/e2e/test/e2e/stores"
 )
 
 // The streams of the queue in Redis.
@@ -25,13 +27,83 @@ const (
 	deadStream  = "audit:dead-letter:events"
 )
 
-// away takes an app away for the rest of the spec and returns the way back.
-func away(ctx context.Context, app faults.App) (up func(context.Context) error) {
+// away takes apps away for the rest of the spec, all at once, and returns the way back.
+func away(ctx context.Context, apps ...faults.App) (up func(context.Context) error) {
 	GinkgoHelper()
-	up, err := world.Down(ctx, app)
+	ups := make([]func(context.Context) error, len(apps))
+	var down errgroup.Group
+	for i, app := range apps {
+		down.Go(func() (err error) {
+			ups[i], err = world.Down(ctx, app)
+			return err
+		})
+	}
+	err := down.Wait()
+	up = func(ctx context.Context) error {
+		var all errgroup.Group
+		for _, up := range ups {
+			if up != nil {
+				all.Go(func() error { return up(ctx) })
+			}
+		}
+		return all.Wait()
+	}
 	DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
 	Expect(err).NotTo(HaveOccurred())
 	return up
+}
+
+// cut cuts the network to a store for the rest of the spec, connections that are open
+// included, and returns what mends it. The store runs on: that takes a fraction of the
+// time that a pod takes to go and to come back.
+func cut(ctx context.Context, store faults.App) (mend func(context.Context) error) {
+	GinkgoHelper()
+	db, rdb := database(ctx), queue(ctx)
+	Expect(rdb.Ping(ctx).Err()).To(Succeed()) // connects while it can
+	mend, err := world.Detach(ctx, "", store.Name)
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(mend(ctx)).To(Succeed())
+		whole(ctx)
+	}, NodeTimeout(broken))
+	Expect(err).NotTo(HaveOccurred())
+	Eventually(reach).WithContext(ctx).WithArguments(store).ShouldNot(Succeed(), "new connections are refused")
+	if store == postgresApp {
+		_, err = db.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+	} else {
+		err = rdb.ClientKillByFilter(ctx, "TYPE", "normal").Err()
+	}
+	Expect(err).NotTo(HaveOccurred())
+	return mend
+}
+
+// reach opens a connection to a store.
+func reach(ctx context.Context, store faults.App) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second) // not every refusal is sent
+	defer cancel()
+	if store == postgresApp {
+		conn, err := stores.Postgres(ctx, kube, "")
+		if err != nil {
+			return err
+		}
+		return conn.Close(ctx)
+	}
+	rdb, err := stores.Redis(ctx, kube)
+	if err != nil {
+		return err
+	}
+	return errors.Join(rdb.Ping(ctx).Err(), rdb.Close())
+}
+
+// signal sends a signal that ends an app's processes; at its end the spec waits until
+// they have been started again.
+func signal(ctx context.Context, app faults.App, name string) []corev1.Pod {
+	GinkgoHelper()
+	pods := must(world.Signal(ctx, app, name))
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(world.AwaitRestart(ctx, app, pods)).To(Succeed())
+		whole(ctx)
+	}, NodeTimeout(broken))
+	return pods
 }
 
 // queued writes events one after the other; each must be accepted for later.
@@ -51,21 +123,12 @@ func arrive(ctx context.Context, events []client.EventRequest) {
 	Eventually(func(ctx context.Context) (int64, error) { return queue(ctx).XLen(ctx, queueStream).Result() }).WithContext(ctx).Should(BeZero())
 }
 
-// whole waits until DataStorage is ready.
+// whole waits until DataStorage is ready as its callers see it.
 func whole(ctx context.Context) {
 	GinkgoHelper()
-	Expect(world.AwaitReady(ctx, dataStorageApp)).To(Succeed())
 	Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
-}
-
-// renew replaces DataStorage's pod: the kubelet waits ten seconds before it starts a
-// container that ends a second time, and the next spec should not.
-func renew(ctx SpecContext) {
-	// Not while it starts: as the first process of its container it is not ended by a signal
-	// that it does not handle yet, and then its pod takes all of its grace period.
 	Expect(world.AwaitReady(ctx, dataStorageApp)).To(Succeed())
-	must(world.Delete(ctx, dataStorageApp))
-	whole(ctx)
+	Eventually(found).WithContext(ctx).WithArguments(correlation()).Should(BeEmpty(), "the Service leads to DataStorage again")
 }
 
 // notReady matches the answer of a service that is not ready for this reason.
@@ -85,14 +148,14 @@ type stream struct {
 	codes    map[int]int
 }
 
-// flow begins a stream of ten batches of ten events each second; it ends with ebb, at the
+// flow begins a stream of twenty batches of ten events each second; it ends with ebb, at the
 // latest with the spec.
 func flow(ctx context.Context) *stream {
 	writing, stop := context.WithCancel(ctx)
 	s := &stream{chain: correlation(), stop: stop, done: make(chan struct{}), accepted: map[string]bool{}, unsure: map[string]bool{}, codes: map[int]int{}}
 	go func() {
 		defer close(s.done)
-		tick := time.NewTicker(100 * time.Millisecond)
+		tick := time.NewTicker(time.Second / 20)
 		defer tick.Stop()
 		var writers sync.WaitGroup
 		defer writers.Wait()
@@ -180,28 +243,25 @@ var _ = Describe("When PostgreSQL is away", Serial, Label("fault"), SpecPriority
 	})
 
 	It("what was accepted outlives Redis' process", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, postgresApp)
+		up := cut(ctx, postgresApp)
 		events := audit.Events(correlation(), 5)
 		queued(ctx, events...)
-		must(world.Signal(ctx, redisApp, "SIGKILL"))
+		signal(ctx, redisApp, "SIGKILL")
 		Expect(up(ctx)).To(Succeed())
-		Expect(world.AwaitReady(ctx, redisApp)).To(Succeed())
 		arrive(ctx, events)
 	})
 
 	It("what was accepted outlives DataStorage's process", SpecTimeout(broken), func(ctx SpecContext) {
-		DeferCleanup(renew, NodeTimeout(broken))
-		up := away(ctx, postgresApp)
+		up := cut(ctx, postgresApp)
 		events := audit.Events(correlation(), 5)
 		queued(ctx, events...)
-		must(world.Signal(ctx, dataStorageApp, "SIGKILL"))
+		signal(ctx, dataStorageApp, "SIGKILL")
 		Expect(up(ctx)).To(Succeed())
-		whole(ctx)
 		arrive(ctx, events)
 	})
 
 	It("it says so, waits for it when it starts, and is ready once it is there", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, postgresApp)
+		up := cut(ctx, postgresApp)
 		Eventually(ready).WithContext(ctx).Should(notReady("database_unreachable"))
 		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
 		answer := must(storage.Do(ctx, http.MethodGet, audit.EventsPath, nil))
@@ -221,7 +281,7 @@ var _ = Describe("When PostgreSQL ends", Serial, Label("fault"), SpecPriority(la
 	It("by a kill under load, nothing accepted is lost or doubled", SpecTimeout(broken), func(ctx SpecContext) {
 		load := flow(ctx)
 		load.more(ctx, http.StatusCreated)
-		must(world.Signal(ctx, postgresApp, "SIGKILL"))
+		signal(ctx, postgresApp, "SIGKILL")
 		load.more(ctx, http.StatusCreated)
 		load.ebb(ctx)
 	})
@@ -229,7 +289,7 @@ var _ = Describe("When PostgreSQL ends", Serial, Label("fault"), SpecPriority(la
 
 var _ = Describe("When Redis is away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("events are stored as ever, but it is not ready and says why", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, redisApp)
+		up := cut(ctx, redisApp)
 		Eventually(ready).WithContext(ctx).Should(notReady("redis_unreachable"))
 		events := audit.Events(correlation(), 5)
 		stored(ctx, events...)
@@ -241,14 +301,12 @@ var _ = Describe("When Redis is away", Serial, Label("fault"), SpecPriority(last
 
 var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("events are refused for now, and nothing of them is stored", SpecTimeout(broken), func(ctx SpecContext) {
-		ups := []func(context.Context) error{away(ctx, postgresApp), away(ctx, redisApp)}
+		up := away(ctx, postgresApp, redisApp)
 		events := audit.Events(correlation(), 5)
 		answer := must(storage.WriteAll(ctx, events))
 		Expect(answer).To(BeProblem(http.StatusServiceUnavailable, "storage-unavailable"))
 		Expect(answer.RetryAfter()).To(BeNumerically(">", 0))
-		for _, up := range ups {
-			Expect(up(ctx)).To(Succeed())
-		}
+		Expect(up(ctx)).To(Succeed())
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
 		Expect(must(found(ctx, events[0].CorrelationID))).To(BeEmpty())
 		stored(ctx, events...)
@@ -258,24 +316,23 @@ var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), S
 
 var _ = Describe("When DataStorage ends", Serial, Label("fault"), SpecPriority(last), func() {
 	It("by a kill under load, nothing accepted is lost or doubled", SpecTimeout(broken), func(ctx SpecContext) {
-		DeferCleanup(renew, NodeTimeout(broken))
 		load := flow(ctx)
 		load.more(ctx, http.StatusCreated)
-		must(world.Signal(ctx, dataStorageApp, "SIGKILL"))
+		signal(ctx, dataStorageApp, "SIGKILL")
 		load.more(ctx, http.StatusCreated)
 		load.ebb(ctx)
 	})
 
 	It("because it is told to, it is not ready from that moment", SpecTimeout(broken), func(ctx SpecContext) {
-		DeferCleanup(renew, NodeTimeout(broken))
 		// It serves for a second more, in which it has to be seen.
-		var signal errgroup.Group
-		signal.Go(func() error {
-			_, err := world.Signal(ctx, dataStorageApp, "SIGTERM")
-			return err
-		})
+		told := make(chan struct{})
+		go func() {
+			defer GinkgoRecover()
+			defer close(told)
+			signal(ctx, dataStorageApp, "SIGTERM")
+		}()
 		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(notReady("shutting_down"))
-		Expect(signal.Wait()).To(Succeed())
+		Eventually(told).WithContext(ctx).Should(BeClosed())
 	})
 
 	It("because it is told to, it exits with 0 and loses nothing", SpecTimeout(broken), func(ctx SpecContext) {
@@ -328,7 +385,7 @@ var _ = Describe("When the schema is older than expected", Serial, Label("fault"
 var _ = Describe("When the queue holds what can never be stored", Serial, Label("fault"), SpecPriority(last), func() {
 	It("that is put aside with the reason, and what came after it is stored", SpecTimeout(broken), func(ctx SpecContext) {
 		before := counted(ctx).Value("datastorage_dlq_dead_total")
-		up := away(ctx, postgresApp)
+		up := cut(ctx, postgresApp)
 		events := audit.Events(correlation(), 4)
 		queued(ctx, events[:2]...)
 		poison := uniqueName("poison")

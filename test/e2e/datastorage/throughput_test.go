@@ -12,8 +12,8 @@ import (
 	"kubernaut.ai/e2e/test/e2e/audit"
 )
 
-// Serial because it wants the machine for itself.
-var _ = Describe("A thousand events each second for ten seconds", Serial, func() {
+// It begins before the others, because it takes longest.
+var _ = Describe("A thousand events each second for ten seconds", SpecPriority(first), func() {
 	It("are stored, none lost and none doubled", SpecTimeout(broken), func(ctx SpecContext) {
 		const batches, perBatch, interval = 100, 100, 100 * time.Millisecond
 		chain := correlation()

@@ -133,6 +133,18 @@ func (i *Injector) AwaitReady(ctx context.Context, app App) error {
 	})
 }
 
+// AwaitRestart returns when each of these pods of an app has had its process started
+// again since, and is ready; one that is gone is not waited for.
+func (i *Injector) AwaitRestart(ctx context.Context, app App, before []corev1.Pod) error {
+	return i.AwaitPods(ctx, app, func(now []corev1.Pod) bool {
+		return !slices.ContainsFunc(now, func(pod corev1.Pod) bool {
+			return slices.ContainsFunc(before, func(old corev1.Pod) bool {
+				return old.UID == pod.UID && (restarts(&pod) == restarts(&old) || !ready(&pod))
+			})
+		})
+	})
+}
+
 // AwaitPods returns when done says that the app's pods, those about to go included, are
 // as they should be.
 func (i *Injector) AwaitPods(ctx context.Context, app App, done func([]corev1.Pod) bool) error {
@@ -242,6 +254,13 @@ func ready(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
+}
+
+func restarts(pod *corev1.Pod) (n int32) {
+	for _, status := range pod.Status.ContainerStatuses {
+		n += status.RestartCount
+	}
+	return n
 }
 
 func describe(pods map[string]corev1.Pod) string {

@@ -5,6 +5,7 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,10 +108,11 @@ func (i *Injector) controlPlane(ctx context.Context) (string, error) {
 }
 
 // Detach takes all endpoints from a Service, as a wrong selector or a network that is cut
-// does. The function it returns gives them back.
-func (i *Injector) Detach(ctx context.Context, name string) (attach func(context.Context) error, err error) {
+// does; connections that are open stay. An empty namespace is the services'. The function
+// it returns gives them back.
+func (i *Injector) Detach(ctx context.Context, namespace, name string) (attach func(context.Context) error, err error) {
 	service := &corev1.Service{}
-	service.Namespace, service.Name = i.Cluster.Target.Namespace, name
+	service.Namespace, service.Name = cmp.Or(namespace, i.Cluster.Target.Namespace), name
 	if err := i.Cluster.API.Get(ctx, client.ObjectKeyFromObject(service), service); err != nil {
 		return nil, err
 	}

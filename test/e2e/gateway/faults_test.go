@@ -9,6 +9,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	. "kubernaut.ai/e2e/test/e2e/answer"
@@ -124,20 +125,59 @@ func (s *storm) calm(ctx context.Context) {
 	}
 }
 
-// away takes an app away for the rest of the spec and returns the way back.
-func away(ctx context.Context, app faults.App) (up func(context.Context) error) {
+// away takes apps away for the rest of the spec, all at once, and returns the way back.
+func away(ctx context.Context, apps ...faults.App) (up func(context.Context) error) {
 	GinkgoHelper()
-	up, err := world.Down(ctx, app)
+	ups := make([]func(context.Context) error, len(apps))
+	var down errgroup.Group
+	for i, app := range apps {
+		down.Go(func() (err error) {
+			ups[i], err = world.Down(ctx, app)
+			return err
+		})
+	}
+	err := down.Wait()
+	up = func(ctx context.Context) error {
+		var all errgroup.Group
+		for _, up := range ups {
+			if up != nil {
+				all.Go(func() error { return up(ctx) })
+			}
+		}
+		return all.Wait()
+	}
 	DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
 	Expect(err).NotTo(HaveOccurred())
 	return up
 }
 
+// detached takes a Service's endpoints for the rest of the spec, and returns what gives
+// them back. Connections that are open stay.
+func detached(ctx context.Context, namespace, service string) (attach func(context.Context) error) {
+	GinkgoHelper()
+	attach, err := world.Detach(ctx, namespace, service)
+	DeferCleanup(func(ctx SpecContext) { Expect(attach(ctx)).To(Succeed()) }, NodeTimeout(broken))
+	Expect(err).NotTo(HaveOccurred())
+	return attach
+}
+
+// signal sends a signal that ends an app's processes; at its end the spec waits until
+// they have been started again.
+func signal(ctx context.Context, app faults.App, name string) []corev1.Pod {
+	GinkgoHelper()
+	pods := must(world.Signal(ctx, app, name))
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(world.AwaitRestart(ctx, app, pods)).To(Succeed())
+		whole(ctx)
+	}, NodeTimeout(broken))
+	return pods
+}
+
 // whole waits until the Gateway is ready as its senders see it.
 func whole(ctx context.Context) {
 	GinkgoHelper()
-	Expect(world.AwaitReady(ctx, gatewayApp)).To(Succeed())
 	Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
+	Expect(world.AwaitReady(ctx, gatewayApp)).To(Succeed())
 	Eventually(func(ctx context.Context) (*Answer, error) { return get(ctx, gateway.URL+"/") }).WithContext(ctx).
 		Should(HaveStatus(http.StatusNotFound), "the Service leads to the Gateway again")
 }
@@ -159,12 +199,11 @@ var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriorit
 	})
 
 	It("a Gateway that starts lives, and is ready once DataStorage is", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, dataStorageApp)
-		pods := must(world.Delete(ctx, gatewayApp))
-		Expect(world.AwaitPods(ctx, gatewayApp, replaced(pods))).To(Succeed())
+		attach := detached(ctx, "", "data-storage-service")
+		restart(ctx)
 		Eventually(func(ctx context.Context) (*Answer, error) { return get(ctx, "http://"+healthAt+"/healthz") }).WithContext(ctx).Should(HaveStatus(http.StatusOK))
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
-		Expect(up(ctx)).To(Succeed())
+		Expect(attach(ctx)).To(Succeed())
 		whole(ctx)
 		created(ctx, alert(workload(ctx)))
 	})
@@ -172,11 +211,10 @@ var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriorit
 
 var _ = Describe("When names do not resolve", Serial, Label("fault"), SpecPriority(last), func() {
 	It("a Gateway that starts waits for them, and then sends its audit events", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, dnsApp)
-		pods := must(world.Delete(ctx, gatewayApp))
-		Expect(world.AwaitPods(ctx, gatewayApp, replaced(pods))).To(Succeed())
+		attach := detached(ctx, "kube-system", "kube-dns")
+		restart(ctx)
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
-		Expect(up(ctx)).To(Succeed())
+		Expect(attach(ctx)).To(Succeed())
 		whole(ctx)
 		audited(ctx, created(ctx, alert(workload(ctx))).Name, 2)
 	})
@@ -184,26 +222,21 @@ var _ = Describe("When names do not resolve", Serial, Label("fault"), SpecPriori
 
 var _ = Describe("When the network to DataStorage is cut", Serial, Label("fault"), SpecPriority(last), func() {
 	It("signals are taken and their audit events arrive once it is whole", SpecTimeout(broken), func(ctx SpecContext) {
-		attach, err := world.Detach(ctx, "data-storage-service")
-		DeferCleanup(func(ctx SpecContext) { Expect(attach(ctx)).To(Succeed()) }, NodeTimeout(broken))
-		Expect(err).NotTo(HaveOccurred())
-		must(world.Signal(ctx, dataStorageApp, "SIGKILL")) // ends the connections that are open
+		attach := detached(ctx, "", "data-storage-service")
+		signal(ctx, dataStorageApp, "SIGKILL") // ends the connections that are open
 		response := created(ctx, alert(workload(ctx)))
 		Expect(attach(ctx)).To(Succeed())
-		Expect(world.AwaitReady(ctx, dataStorageApp)).To(Succeed())
 		audited(ctx, response.Name, 2)
 	})
 })
 
 var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("signals are still taken and every audit event arrives once", SpecTimeout(broken), func(ctx SpecContext) {
-		ups := []func(context.Context) error{away(ctx, postgresApp), away(ctx, redisApp)}
+		up := away(ctx, postgresApp, redisApp)
 		ns := workload(ctx)
 		response := created(ctx, alert(ns))
 		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
-		for _, up := range ups {
-			Expect(up(ctx)).To(Succeed())
-		}
+		Expect(up(ctx)).To(Succeed())
 		audited(ctx, response.Name, 3)
 		Expect(must(events.Verify(ctx, response.Name))).To(HaveField("Valid", true))
 	})
@@ -220,10 +253,9 @@ var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"
 	})
 
 	It("nothing that was accepted is lost after its process is killed", SpecTimeout(broken), func(ctx SpecContext) {
-		DeferCleanup(renew, NodeTimeout(broken))
 		storm := blow(ctx)
 		storm.blows(ctx, perSecond)
-		must(world.Signal(ctx, gatewayApp, "SIGKILL"))
+		signal(ctx, gatewayApp, "SIGKILL")
 		storm.blows(ctx, perSecond)
 		storm.calm(ctx)
 	})
@@ -242,10 +274,9 @@ var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"
 
 var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), SpecPriority(last), func() {
 	It("it answers the requests in flight, flushes its audit events and exits with 0", SpecTimeout(broken), func(ctx SpecContext) {
-		DeferCleanup(renew, NodeTimeout(broken))
 		ns := workload(ctx)
 		all := holdAll(ctx, 30, sized(ns, 4<<10))
-		pods := must(world.Signal(ctx, gatewayApp, "SIGTERM"))
+		pods := signal(ctx, gatewayApp, "SIGTERM")
 		late := must(hold(ctx, sized(ns, 4<<10))) // while it still serves
 		Expect(finishAll(all)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 29}))
 		Eventually(takesNothing).WithContext(ctx).Should(Succeed(), "the drain delay ends")
@@ -257,9 +288,8 @@ var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), Spec
 	})
 
 	It("it is not ready from that moment, and serves until the others know", SpecTimeout(broken), func(ctx SpecContext) {
-		DeferCleanup(renew, NodeTimeout(broken))
 		ns := workload(ctx)
-		must(world.Signal(ctx, gatewayApp, "SIGTERM"))
+		signal(ctx, gatewayApp, "SIGTERM")
 		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).
 			Should(And(HaveStatus(http.StatusServiceUnavailable), HaveField("Body", ContainSubstring("shutting_down"))))
 		created(ctx, alert(ns))
@@ -352,14 +382,10 @@ func takesNothing(ctx context.Context) error {
 	return nil
 }
 
-// renew replaces the Gateway's pod: the kubelet waits ten seconds before it starts a
-// container that ends a second time, and the next spec should not.
-func renew(ctx SpecContext) {
-	// Not while it starts: as the first process of its container it is not ended by a signal
-	// that it does not handle yet, and then its pod takes all of its grace period.
-	Expect(world.AwaitReady(ctx, gatewayApp)).To(Succeed())
-	must(world.Delete(ctx, gatewayApp))
-	whole(ctx)
+// restart kills the Gateway's process and returns when the kubelet has started another.
+func restart(ctx context.Context) {
+	GinkgoHelper()
+	Expect(world.AwaitRestart(ctx, gatewayApp, signal(ctx, gatewayApp, "SIGKILL"))).To(Succeed())
 }
 
 // replaced says that new pods run in place of the old ones, ready or not.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -65,6 +66,9 @@ func (s *Session) Account(ctx context.Context, c *cluster.Cluster, name string, 
 // Name is a name of this run's own.
 func (s *Session) Name(name string) string { return "e2e-" + s.Run + "-" + name }
 
+// deletionsAtOnce keeps the API server busy and its queues short.
+const deletionsAtOnce = 8
+
 // End removes what the run made: accounts, namespaces, volumes and the
 // RemediationRequests about them.
 func (s *Session) End(ctx context.Context, c *cluster.Cluster) error {
@@ -81,22 +85,26 @@ func (s *Session) End(ctx context.Context, c *cluster.Cluster) error {
 		return err
 	}
 	gone := map[string]bool{}
-	var errs []error
+	var deletions errgroup.Group
+	deletions.SetLimit(deletionsAtOnce)
+	remove := func(object client.Object) {
+		deletions.Go(func() error { return client.IgnoreNotFound(c.API.Delete(ctx, object)) })
+	}
 	for i := range namespaces.Items {
 		gone[namespaces.Items[i].Name] = true
-		errs = append(errs, c.API.Delete(ctx, &namespaces.Items[i]))
+		remove(&namespaces.Items[i])
 	}
 	for i := range volumes.Items {
 		gone["/"+volumes.Items[i].Name] = true
-		errs = append(errs, c.API.Delete(ctx, &volumes.Items[i]))
+		remove(&volumes.Items[i])
 	}
 	for i := range requests.Items {
 		about := requests.Items[i].Spec.TargetResource
 		if gone[about.Namespace] || (about.Namespace == "" && gone["/"+about.Name]) {
-			errs = append(errs, client.IgnoreNotFound(c.API.Delete(ctx, &requests.Items[i])))
+			remove(&requests.Items[i])
 		}
 	}
-	return errors.Join(errs...)
+	return deletions.Wait()
 }
 
 // logsTimeout bounds reading logs for Evidence: the API server may be what is broken.
