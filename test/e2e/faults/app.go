@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,7 +38,7 @@ func (i *Injector) Scale(ctx context.Context, app App, replicas int32) error {
 	return nil
 }
 
-// Down takes an app away: its processes killed, no replicas, its pods gone. The function
+// Down takes an app away: no replicas, its processes killed, its pods gone. The function
 // it returns brings as many back as there were and waits until they are ready.
 func (i *Injector) Down(ctx context.Context, app App) (up func(context.Context) error, err error) {
 	scale := &autoscalingv1.Scale{}
@@ -49,15 +50,17 @@ func (i *Injector) Down(ctx context.Context, app App) (up func(context.Context) 
 	if err != nil {
 		return up, err
 	}
-	// Killed first: told to end in order, a process may be gone before the signal comes,
-	// or take its time.
-	if err := i.signalAll(ctx, pods, "SIGKILL"); err != nil {
-		return up, err
-	}
 	if err := i.Scale(ctx, app, 0); err != nil {
 		return up, err
 	}
-	return up, i.AwaitPods(ctx, app, func(pods []corev1.Pod) bool { return len(pods) == 0 })
+	// Killed second: the kubelet would start again what ends before it knows that the pod
+	// has to go, and a process that has just been started takes no signal but this one. A
+	// process that has ended by itself in between cannot be killed, which is as good.
+	killed := i.signalAll(ctx, pods, "SIGKILL")
+	if err := i.AwaitPods(ctx, app, func(pods []corev1.Pod) bool { return len(pods) == 0 }); err != nil {
+		return up, errors.Join(err, killed)
+	}
+	return up, nil
 }
 
 // Up brings an app to this many replicas and waits until exactly these are ready.

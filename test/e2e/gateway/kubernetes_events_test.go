@@ -52,6 +52,26 @@ var _ = Describe("A Kubernetes event", func() {
 		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:app")))
 	})
 
+	It("keeps its labels and annotations, and who reported it", SpecTimeout(brief), func(ctx SpecContext) {
+		event := signals.Warning("BackOff", deployment(workload(ctx)))
+		event.Metadata["labels"] = map[string]string{"team": "shop"}
+		event.Metadata["annotations"] = map[string]string{"runbook": "restart"}
+		event.Source, event.Reporter = nil, "kubelet"
+		Expect(remediation(ctx, must(gateway.Event(ctx, event))).Spec).To(MatchFields(IgnoreExtras, Fields{
+			"SignalLabels":      Equal(map[string]string{"team": "shop", "type": "Warning", "reason": "BackOff", "component": "kubelet"}),
+			"SignalAnnotations": Equal(map[string]string{"runbook": "restart", "message": event.Message}),
+		}))
+	})
+
+	It("is about its own namespace when its object names none", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		event := signals.Warning("BackOff", deployment(ns))
+		event.InvolvedObject.Namespace = ""
+		response := must(gateway.Event(ctx, event))
+		Expect(response).To(HaveStatus(http.StatusCreated))
+		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:app")))
+	})
+
 	It("of type Normal is refused", SpecTimeout(brief), func(ctx SpecContext) {
 		event := signals.Warning("Scheduled", deployment(workload(ctx)))
 		event.Type = "Normal"

@@ -11,6 +11,7 @@ import (
 
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/signals"
+	"kubernaut.ai/e2e/test/e2e/workloads"
 )
 
 var _ = Describe("A problem belongs to", func() {
@@ -56,6 +57,24 @@ var _ = Describe("A problem belongs to", func() {
 		must(ns.Service(ctx, "front", "app"))
 		response := created(ctx, signals.Firing("Slow", "namespace", ns.Name, "service", "front"))
 		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:app")))
+	})
+
+	It("the Deployment of the one pod among a Service's that has an owner", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := managed(ctx)
+		for _, name := range []string{"alone", "zero"} {
+			must(ns.Pod(ctx, name, workloads.LabelApp, "app"))
+		}
+		must2(ns.DeploymentWithPod(ctx, "app"))
+		must(ns.Service(ctx, "front", "app"))
+		response := created(ctx, signals.Firing("Slow", "namespace", ns.Name, "service", "front"))
+		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:app")))
+	})
+
+	It("a Service without a selector", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := managed(ctx)
+		must(ns.Service(ctx, "front", ""))
+		response := created(ctx, signals.Firing("Slow", "namespace", ns.Name, "service", "front"))
+		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Service:front")))
 	})
 
 	It("a Service that selects nothing", SpecTimeout(brief), func(ctx SpecContext) {

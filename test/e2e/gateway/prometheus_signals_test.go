@@ -118,6 +118,13 @@ var _ = Describe("The labels of an alert", func() {
 		Expect(remediation(ctx, response).Spec.Severity).To(Equal("warning"))
 	})
 
+	It("name what was measured by exported_ labels, before the exporter's own pod", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		response := created(ctx, signals.Firing("Down", "namespace", "monitoring", "pod", "kube-state-metrics-0",
+			"exported_namespace", ns.Name, "exported_deployment", "app"))
+		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:app")))
+	})
+
 	It("name the namespace by exported_namespace before namespace", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		rr := remediation(ctx, created(ctx, alert(ns, "namespace", "monitoring", "exported_namespace", ns.Name)))

@@ -46,6 +46,22 @@ var _ = Describe("A body", func() {
 		Entry("of the wrong types", SpecTimeout(brief), signals.PrometheusPath, `{"alerts":"many"}`, badSignal, "alerts"),
 		Entry("of labels that are no texts", SpecTimeout(brief), signals.PrometheusPath, `{"alerts":[{"labels":{"alertname":7}}]}`, badSignal, "labels"),
 		Entry("nested without end", SpecTimeout(brief), signals.PrometheusPath, strings.Repeat(`{"a":`, 5000)+"1"+strings.Repeat("}", 5000), malformed, "nested"),
+		Entry("an alert with a start that is no time", SpecTimeout(brief), signals.PrometheusPath,
+			`{"alerts":[{"labels":{"alertname":"Down","pod":"app"},"startsAt":"yesterday"}]}`, badSignal, "startsAt"),
+		Entry("an alert with a status that Alertmanager has not", SpecTimeout(brief), signals.PrometheusPath,
+			`{"alerts":[{"status":"pending","labels":{"alertname":"Down","pod":"app"}}]}`, badSignal, "status"),
+		Entry("an alert of a namespace that could not be one", SpecTimeout(brief), signals.PrometheusPath,
+			`{"alerts":[{"labels":{"alertname":"Down","pod":"app","namespace":"No Such"}}]}`, badSignal, "namespace"),
+		Entry("an alert with a severity without end", SpecTimeout(brief), signals.PrometheusPath,
+			`{"alerts":[{"labels":{"alertname":"Down","pod":"app","severity":"`+strings.Repeat("s", 51)+`"}}]}`, badSignal, "severity"),
+		Entry("an alert of a cluster with a name without end", SpecTimeout(brief), signals.PrometheusPath,
+			`{"commonLabels":{"cluster":"`+strings.Repeat("c", 254)+`"},"alerts":[{"labels":{"alertname":"Down","pod":"app"}}]}`, badSignal, "cluster"),
+		Entry("an alert with a NUL in a label", SpecTimeout(brief), signals.PrometheusPath,
+			`{"alerts":[{"labels":{"alertname":"Down","pod":"app","note":"\u0000"}}]}`, badSignal, "NUL"),
+		Entry("an event with a time that is none", SpecTimeout(brief), signals.EventPath,
+			`{"type":"Warning","reason":"BackOff","involvedObject":{"kind":"Pod","name":"app"},"lastTimestamp":"noon"}`, badSignal, "lastTimestamp"),
+		Entry("an event about a kind that the Gateway does not follow", SpecTimeout(brief), signals.EventPath,
+			`{"type":"Warning","reason":"BackOff","involvedObject":{"kind":"Dragon","name":"app"}}`, badSignal, "involvedObject.kind"),
 		Entry("with a key written twice", SpecTimeout(brief), signals.EventPath, `{"type":"Warning","type":"Normal"}`, malformed, "twice"),
 	)
 
@@ -89,6 +105,12 @@ var _ = Describe("A body", func() {
 		Entry("a form", SpecTimeout(brief), "application/x-www-form-urlencoded"),
 		Entry("XML", SpecTimeout(brief), "application/xml"),
 	)
+
+	It("is refused when it is compressed", SpecTimeout(brief), func(ctx SpecContext) {
+		response := must(gateway.Webhook(ctx, signals.Notify(alert(workload(ctx))), signals.Header("Content-Encoding", "gzip")))
+		Expect(response).To(BeProblem(http.StatusUnsupportedMediaType, "unsupported-media-type"))
+		Expect(response.Header.Get("Accept-Encoding")).To(Equal("identity"))
+	})
 
 	DescribeTable("is taken as", func(ctx SpecContext, media string) {
 		response := must(gateway.Webhook(ctx, signals.Notify(alert(workload(ctx))), signals.Header("Content-Type", media)))

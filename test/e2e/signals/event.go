@@ -4,12 +4,13 @@ import "time"
 
 // Event is a Kubernetes event as event exporters forward it. Times are absent when zero.
 type Event struct {
-	Metadata       map[string]string `json:"metadata,omitempty"`
+	Metadata       map[string]any    `json:"metadata,omitempty"`
 	Type           string            `json:"type,omitempty"`
 	Reason         string            `json:"reason,omitempty"`
 	Message        string            `json:"message,omitempty"`
 	InvolvedObject Reference         `json:"involvedObject,omitzero"`
 	Source         map[string]string `json:"source,omitempty"`
+	Reporter       string            `json:"reportingComponent,omitempty"`
 	FirstTimestamp time.Time         `json:"firstTimestamp,omitzero"`
 	LastTimestamp  time.Time         `json:"lastTimestamp,omitzero"`
 	Count          int               `json:"count,omitempty"`
@@ -27,7 +28,7 @@ type Reference struct {
 func Warning(reason string, about Reference) Event {
 	now := time.Now().UTC().Truncate(time.Second)
 	return Event{
-		Metadata: map[string]string{"name": about.Name + ".17d2f0e1", "namespace": about.Namespace},
+		Metadata: map[string]any{"name": about.Name + ".17d2f0e1", "namespace": about.Namespace},
 		Type:     "Warning", Reason: reason, Message: reason + " of " + about.Name,
 		InvolvedObject: about,
 		Source:         map[string]string{"component": "kubelet", "host": "node"},

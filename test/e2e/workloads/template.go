@@ -7,10 +7,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const (
-	labelApp  = "app.kubernetes.io/name"
-	finalizer = "e2e.kubernaut.ai/keep"
-)
+// LabelApp is what a Service and a controller select their pods by: the app's name.
+const LabelApp = "app.kubernetes.io/name"
+
+const finalizer = "e2e.kubernaut.ai/keep"
 
 // smallest is the least storage that can be asked for.
 func smallest() corev1.ResourceList {
@@ -21,7 +21,7 @@ func smallest() corev1.ResourceList {
 // Pending and its image, which does not exist, is never pulled.
 func template(app string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{labelApp: label(app)}},
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{LabelApp: label(app)}},
 		Spec: corev1.PodSpec{
 			NodeSelector:                 map[string]string{"e2e.kubernaut.ai/node": "none"},
 			AutomountServiceAccountToken: new(false),
@@ -38,7 +38,7 @@ func jobSpec(name string) batchv1.JobSpec {
 }
 
 func selector(app string) *metav1.LabelSelector {
-	return &metav1.LabelSelector{MatchLabels: map[string]string{labelApp: label(app)}}
+	return &metav1.LabelSelector{MatchLabels: map[string]string{LabelApp: label(app)}}
 }
 
 func (n *Namespace) meta(name string, labels []string) metav1.ObjectMeta {

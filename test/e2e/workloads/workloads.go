@@ -139,12 +139,16 @@ func (n *Namespace) Release(ctx context.Context, pod *corev1.Pod) error {
 	return client.IgnoreNotFound(n.cluster.API.Patch(ctx, pod, patch))
 }
 
-// Service makes a Service whose selector takes the pods labelled with this app.
+// Service makes a Service whose selector takes the pods labelled with this app; without
+// one it has no selector.
 func (n *Namespace) Service(ctx context.Context, name, app string) (*corev1.Service, error) {
-	return made(ctx, n, &corev1.Service{ObjectMeta: n.meta(name, nil), Spec: corev1.ServiceSpec{
-		Selector: map[string]string{labelApp: app},
-		Ports:    []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
-	}})
+	service := &corev1.Service{ObjectMeta: n.meta(name, nil), Spec: corev1.ServiceSpec{
+		Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
+	}}
+	if app != "" {
+		service.Spec.Selector = map[string]string{LabelApp: app}
+	}
+	return made(ctx, n, service)
 }
 
 // Claim makes a PersistentVolumeClaim that nothing fills.
@@ -232,7 +236,7 @@ func withPod[T client.Object](ctx context.Context, n *Namespace, workload T) (T,
 		return workload, nil, err
 	}
 	list := &corev1.PodList{}
-	changes, err := n.cluster.API.Watch(ctx, list, client.InNamespace(n.Name), client.MatchingLabels{labelApp: label(workload.GetName())})
+	changes, err := n.cluster.API.Watch(ctx, list, client.InNamespace(n.Name), client.MatchingLabels{LabelApp: label(workload.GetName())})
 	if err != nil {
 		return workload, nil, err
 	}
@@ -242,7 +246,7 @@ func withPod[T client.Object](ctx context.Context, n *Namespace, workload T) (T,
 		case <-ctx.Done():
 			return workload, nil, fmt.Errorf("%T %s/%s: no pod: %w", workload, n.Name, workload.GetName(), context.Cause(ctx))
 		case change, open := <-changes.ResultChan():
-			if pod, ok := change.Object.(*corev1.Pod); ok {
+			if pod, ok := change.Object.(*corev1.Pod); ok && metav1.GetControllerOf(pod) != nil {
 				return workload, pod, nil
 			}
 			if !open {

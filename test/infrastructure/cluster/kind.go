@@ -65,7 +65,8 @@ func (s Spec) config() *v1alpha4.Cluster {
 	cluster.Networking.DisableDefaultCNI = s.OwnCNI
 	// RSA keys cost two cores 2-4 s. etcd's fsync protects against a power cut of
 	// the host, which no cluster that is made anew for every run must survive, and
-	// bounds writes to what the disk's cache flush allows.
+	// bounds writes to what the disk's cache flush allows. The controllers allow
+	// themselves 20 calls a second, and a suite makes hundreds of things at once.
 	cluster.KubeadmConfigPatches = []string{strings.Join([]string{
 		"kind: ClusterConfiguration",
 		"encryptionAlgorithm: ECDSA-P256",
@@ -74,6 +75,12 @@ func (s Spec) config() *v1alpha4.Cluster {
 		"    extraArgs:",
 		"    - name: unsafe-no-fsync",
 		"      value: \"true\"",
+		"controllerManager:",
+		"  extraArgs:",
+		"  - name: kube-api-qps",
+		"    value: \"200\"",
+		"  - name: kube-api-burst",
+		"    value: \"400\"",
 	}, "\n")}
 	// kube-proxy gathers changes of endpoints for a second; what waits for a Service
 	// waits that long each time, and a pod that ends gets requests that much longer.
