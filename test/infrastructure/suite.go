@@ -3,7 +3,6 @@ package infrastructure
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -45,16 +45,12 @@ func (e *Environment) BuildSuite(ctx context.Context, name string) error {
 
 // digest identifies what is in a file; empty if it cannot be read.
 func digest(path string) string {
-	file, err := os.Open(path)
-	if err != nil {
+	inputs := image.NewInputs()
+	inputs.File(os.DirFS(filepath.Dir(path)), filepath.Base(path))
+	if inputs.Err() != nil {
 		return ""
 	}
-	defer file.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, file); err != nil {
-		return ""
-	}
-	return string(hash.Sum(nil))
+	return image.Image{Inputs: inputs}.Ref()
 }
 
 func (e *Environment) suiteBinary(name string) string {

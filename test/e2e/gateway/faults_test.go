@@ -9,7 +9,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	. "kubernaut.ai/e2e/test/e2e/answer"
@@ -128,24 +127,7 @@ func (s *storm) calm(ctx context.Context) {
 // away takes apps away for the rest of the spec, all at once, and returns the way back.
 func away(ctx context.Context, apps ...faults.App) (up func(context.Context) error) {
 	GinkgoHelper()
-	ups := make([]func(context.Context) error, len(apps))
-	var down errgroup.Group
-	for i, app := range apps {
-		down.Go(func() (err error) {
-			ups[i], err = world.Down(ctx, app)
-			return err
-		})
-	}
-	err := down.Wait()
-	up = func(ctx context.Context) error {
-		var all errgroup.Group
-		for _, up := range ups {
-			if up != nil {
-				all.Go(func() error { return up(ctx) })
-			}
-		}
-		return all.Wait()
-	}
+	up, err := world.Down(ctx, apps...)
 	DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
 	Expect(err).NotTo(HaveOccurred())
 	return up

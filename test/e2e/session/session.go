@@ -85,26 +85,34 @@ func (s *Session) End(ctx context.Context, c *cluster.Cluster) error {
 		return err
 	}
 	gone := map[string]bool{}
-	var deletions errgroup.Group
-	deletions.SetLimit(deletionsAtOnce)
-	remove := func(object client.Object) {
-		deletions.Go(func() error { return client.IgnoreNotFound(c.API.Delete(ctx, object)) })
-	}
+	var doomed []client.Object
 	for i := range namespaces.Items {
 		gone[namespaces.Items[i].Name] = true
-		remove(&namespaces.Items[i])
+		doomed = append(doomed, &namespaces.Items[i])
 	}
 	for i := range volumes.Items {
 		gone["/"+volumes.Items[i].Name] = true
-		remove(&volumes.Items[i])
+		doomed = append(doomed, &volumes.Items[i])
 	}
 	for i := range requests.Items {
 		about := requests.Items[i].Spec.TargetResource
 		if gone[about.Namespace] || (about.Namespace == "" && gone["/"+about.Name]) {
-			remove(&requests.Items[i])
+			doomed = append(doomed, &requests.Items[i])
 		}
 	}
-	return deletions.Wait()
+	errs := make([]error, len(doomed))
+	var deletions errgroup.Group
+	deletions.SetLimit(deletionsAtOnce)
+	for i, object := range doomed {
+		deletions.Go(func() error {
+			errs[i] = c.API.Delete(ctx, object)
+			if _, request := object.(*v1alpha1.RemediationRequest); request {
+				errs[i] = client.IgnoreNotFound(errs[i])
+			}
+			return nil
+		})
+	}
+	return errors.Join(append(errs, deletions.Wait())...)
 }
 
 // logsTimeout bounds reading logs for Evidence: the API server may be what is broken.
