@@ -26,17 +26,17 @@ func (e *Environment) Build(ctx context.Context, name string) error {
 	timeout, fn := e.Timeouts.Build, e.buildService
 	if spec.Package == "" {
 		timeout, fn = e.Timeouts.Obtain, e.obtain
+	} else if err := e.compile(ctx); err != nil {
+		return err
 	}
 	return e.step(ctx, "build", name, timeout, func(ctx context.Context, step *timeline.Step) error {
 		return fn(ctx, step, spec)
 	})
 }
 
-// buildService compiles, and builds the image if no image of these inputs exists.
+// buildService builds the image of a compiled service if no image of these inputs
+// exists.
 func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spec ImageSpec) error {
-	if err := e.compile(ctx); err != nil {
-		return err
-	}
 	source := e.source(spec)
 	binary := filepath.Base(spec.Package)
 	inputs := image.NewInputs().
@@ -68,7 +68,7 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 			return err
 		}
 		if err := e.Engine.Build(ctx, work, ref, "", image.Label+"="+spec.Name); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", e.relative(filepath.Join(source, "Dockerfile")), err)
 		}
 		step.Detail("%s", ref)
 	}
@@ -94,9 +94,23 @@ const coverageTag = "coverage"
 // coverage variant each service is built by itself, because each is instrumented
 // for its own packages only; dependencies still come from the build cache.
 func (e *Environment) compileServices(ctx context.Context) error {
-	if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
-		return err
-	}
+	return e.step(ctx, "build", "compile", e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
+		if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
+			return err
+		}
+		before := image.NewInputs().Dir(os.DirFS(e.binaries()), ".")
+		if err := e.goBuild(ctx); err != nil {
+			return err
+		}
+		after := image.NewInputs().Dir(os.DirFS(e.binaries()), ".")
+		if (image.Image{Inputs: before}).Ref() == (image.Image{Inputs: after}).Ref() {
+			step.Cached("%s", e.relative(e.binaries()))
+		}
+		return errors.Join(before.Err(), after.Err())
+	})
+}
+
+func (e *Environment) goBuild(ctx context.Context) error {
 	var packages []string
 	for _, spec := range e.Images {
 		if spec.Package != "" {

@@ -168,7 +168,7 @@ func TestVariationKnowsWhatWasBuiltAndFailsAlone(t *testing.T) {
 		t.Errorf("got %s, %v, failure %v: the variation changed what it came from", ref, err, env.failure)
 	}
 	for _, each := range []*Environment{env, other} {
-		if err := each.compileServices(t.Context()); err != nil {
+		if err := each.goBuild(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

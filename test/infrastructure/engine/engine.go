@@ -36,8 +36,31 @@ func (e Engine) Build(ctx context.Context, dir, ref, target string, labels ...st
 		// layers and copies the big ones again.
 		args = append(args, "--layers")
 	}
-	return e.Runner.Run(ctx, command.Cmd{Args: append(args, dir)})
+	err := e.Runner.Run(ctx, command.Cmd{Args: append(args, dir)})
+	var failed *command.Error
+	if errors.As(err, &failed) && failed.ExitCode > 0 {
+		return errors.New(buildProblem(failed.Stderr))
+	}
+	return err
 }
+
+// buildProblem is what a failed build says of the Dockerfile or of the program that a
+// step ran: its last lines without the engine's own diagnostics.
+func buildProblem(stderr string) string {
+	var kept []string
+	for line := range strings.Lines(stderr) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "time=") {
+			continue
+		}
+		line, _, _ = strings.Cut(line, " &imagebuilder.") // podman prints its parser's state
+		kept = append(kept, line)
+	}
+	return strings.Join(kept[max(0, len(kept)-problemLines):], "\n")
+}
+
+// problemLines is enough for docker, which shows the lines around the one at fault.
+const problemLines = 12
 
 // Exists tells whether the store holds exactly this reference.
 func (e Engine) Exists(ctx context.Context, ref string) (bool, error) {

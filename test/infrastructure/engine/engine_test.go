@@ -45,6 +45,22 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+func TestBuildSaysWhatIsWrongWithTheDockerfile(t *testing.T) {
+	runner := &command.Recorder{Answer: func(command.Cmd) error {
+		return &command.Error{ExitCode: 125, Stderr: `time="2026-11-24T17:38:56Z" level=error msg="+(UNHANDLED LOGLEVEL) &imagebuilder.Step{}"` + "\n" +
+			`Error: building at STEP "COPI ": Build error: Unknown instruction: "COPI" &imagebuilder.Step{Env:[]string{}}` + "\n"}
+	}}
+	err := engine.Engine{Name: "podman", Runner: runner}.Build(t.Context(), "dir", "r:1", "")
+	if want := `Error: building at STEP "COPI ": Build error: Unknown instruction: "COPI"`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	missing := &command.Error{ExitCode: -1, Err: command.ErrNotFound}
+	runner.Answer = func(command.Cmd) error { return missing }
+	if err := (engine.Engine{Name: "podman", Runner: runner}).Build(t.Context(), "dir", "r:1", ""); !errors.Is(err, command.ErrNotFound) {
+		t.Errorf("got %v, want the engine to be missed", err)
+	}
+}
+
 func TestExistsTellsAbsentFromBroken(t *testing.T) {
 	for _, test := range []struct {
 		name   string
