@@ -34,13 +34,17 @@ func TestConfigBindsOnlyLoopbackAndPatchesWhatTheHostNeeds(t *testing.T) {
 		t.Error("kind's CNI is not left out for an image with its own")
 	}
 	patches := strings.Join(config.KubeadmConfigPatches, "\n")
-	for _, want := range []string{"failCgroupV1: false", "maxContainerRestartPeriod: 1s", "ECDSA-P256", "directory: /kind/patches"} {
+	if containerd := strings.Join(config.ContainerdConfigPatches, "\n"); !strings.Contains(containerd, "SystemdCgroup = false") {
+		t.Error("containerd and the kubelet differ in who makes cgroups")
+	}
+	for _, want := range []string{"failCgroupV1: false", "cgroupDriver: cgroupfs", "maxContainerRestartPeriod: 1s", "ECDSA-P256", "directory: /kind/patches"} {
 		if !strings.Contains(patches, want) {
 			t.Errorf("kubeadm patches lack %q", want)
 		}
 	}
-	if plain := strings.Join(Spec{Image: "node"}.config().KubeadmConfigPatches, "\n"); strings.Contains(plain, "failCgroupV1") {
-		t.Error("failCgroupV1 is set on a host that does not need it")
+	plain := Spec{Image: "node"}.config()
+	if patches := strings.Join(plain.KubeadmConfigPatches, "\n"); strings.Contains(patches, "failCgroupV1") || strings.Contains(patches, "cgroupDriver") || len(plain.ContainerdConfigPatches) > 0 {
+		t.Error("a host with cgroup v2 gets settings for v1")
 	}
 }
 
