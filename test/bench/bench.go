@@ -39,8 +39,11 @@ const (
 	tidying = 3 * time.Minute
 	// quiet is how long the machine is looked at before the first load.
 	quiet = 3 * time.Second
-	// settling bounds the wait for services that were deployed a moment ago.
-	settling = time.Minute
+	// settling bounds the wait for services that were deployed a moment ago, and for a
+	// cluster that still deletes what a suite has made.
+	settling = 2 * time.Minute
+	// idle is how many cores an idle cluster keeps busy, and some more.
+	idle = 0.5
 	// answerTimeout bounds a call: longer than the services' own deadlines.
 	answerTimeout = 30 * time.Second
 )
@@ -226,13 +229,15 @@ func (b *bed) newReport(ctx context.Context) (*Report, error) {
 	return report, nil
 }
 
-// settle looks twice, until each service is the same process both times: after a
-// deployment ports may lead to the pod before for some seconds. Nothing tells when
-// the kernel's rules have changed, so it has to be tried.
+// settle looks twice, until each service is the same process both times and the
+// machine is quiet: after a deployment ports may lead to the pod before for some
+// seconds, and after a suite namespaces are being deleted for a minute. Nothing tells
+// when either is over, so it has to be tried. A machine that does not become quiet is
+// no error; the report says how busy it was.
 func (b *bed) settle(ctx context.Context) (before, after moment, err error) {
-	ctx, cancel := context.WithTimeout(ctx, settling)
-	defer cancel()
+	deadline := time.Now().Add(settling)
 	for {
+		var busy float64
 		if before, err = b.moment(ctx); err == nil {
 			err = pause(ctx, quiet)
 		}
@@ -240,13 +245,18 @@ func (b *bed) settle(ctx context.Context) (before, after moment, err error) {
 			after, err = b.moment(ctx)
 		}
 		if err == nil {
+			_, busy = after.node.Since(before.node)
 			_, _, err = after.since(before)
 		}
-		if err == nil || ctx.Err() != nil {
+		if err == nil && busy <= idle || time.Now().After(deadline) {
 			return before, after, err
 		}
-		b.status("waiting for the services: %v", err)
-		if stopped := pause(ctx, time.Second); stopped != nil {
+		if err == nil {
+			b.status("waiting for a quiet machine: %.1f cores are busy", busy)
+		} else {
+			b.status("waiting for the services: %v", err)
+		}
+		if err := pause(ctx, time.Second); err != nil {
 			return before, after, err
 		}
 	}

@@ -42,9 +42,10 @@ type Receipt struct {
 	Rejection   *scope.Rejection    // of one that was rejected
 }
 
-// Resolver finds the workload of an object.
+// Resolver finds the workload of an object. It may remember it for some seconds unless
+// it is asked for what is true now.
 type Resolver interface {
-	Resolve(ctx context.Context, ref resource.Ref) (owner.Lineage, error)
+	Resolve(ctx context.Context, ref resource.Ref, fresh bool) (lineage owner.Lineage, remembered bool, err error)
 }
 
 // Checker decides whether an object is managed; nil means that it is.
@@ -79,19 +80,15 @@ func (i *Intake) Take(ctx context.Context, s signal.Signal) (Receipt, error) {
 		return Receipt{Status: Resolved}, nil
 	}
 	report := remediation.Report{Signal: s}
-	lineage, err := i.resolve(ctx, s.Target)
+	rejection, remembered, err := i.place(ctx, &report, false)
+	if rejection != nil && remembered { // nobody is turned away for what was true a moment ago
+		rejection, _, err = i.place(ctx, &report, true)
+	}
 	if err != nil {
 		var gone *owner.NotFoundError
 		if !errors.As(err, &gone) {
 			i.failed(ctx, report, err)
 		}
-		return Receipt{}, err
-	}
-	report.Workload = lineage.Workload()
-	report.Fingerprint = signal.Fingerprint(s.Cluster, report.Workload)
-	rejection, err := i.Scope.Check(ctx, lineage)
-	if err != nil {
-		i.failed(ctx, report, err)
 		return Receipt{}, err
 	}
 	if rejection != nil {
@@ -106,19 +103,31 @@ func (i *Intake) Take(ctx context.Context, s signal.Signal) (Receipt, error) {
 	return i.stored(ctx, report, outcome), nil
 }
 
-// resolve finds the lineage of the target and counts the search.
-func (i *Intake) resolve(ctx context.Context, target resource.Ref) (owner.Lineage, error) {
-	lineage, err := i.Owners.Resolve(ctx, target)
+// place fills in the workload and the fingerprint, and says why the target is not
+// managed, if it is not, and whether that was concluded from what was remembered.
+func (i *Intake) place(ctx context.Context, report *remediation.Report, fresh bool) (rejection *scope.Rejection, remembered bool, err error) {
+	lineage, remembered, err := i.Owners.Resolve(ctx, report.Target, fresh)
+	i.Metrics.Owner(report.Target.Kind, resolution(err))
+	if err != nil {
+		return nil, false, err
+	}
+	report.Workload = lineage.Workload()
+	report.Fingerprint = signal.Fingerprint(report.Cluster, report.Workload)
+	rejection, err = i.Scope.Check(ctx, lineage)
+	return rejection, remembered, err
+}
+
+// resolution sorts the end of a search for the counter.
+func resolution(err error) metrics.Resolution {
 	var gone *owner.NotFoundError
 	switch {
 	case err == nil:
-		i.Metrics.Owner(target.Kind, metrics.Resolved)
+		return metrics.Resolved
 	case errors.As(err, &gone):
-		i.Metrics.Owner(target.Kind, metrics.NoSuch)
+		return metrics.NoSuch
 	default:
-		i.Metrics.Owner(target.Kind, metrics.Unresolved)
+		return metrics.Unresolved
 	}
-	return lineage, err
 }
 
 // stored counts and audits a report that is in the cluster.

@@ -33,11 +33,15 @@ type parts struct {
 	check    func() (*scope.Rejection, error)
 	register func() (remediation.Outcome, error)
 
-	report remediation.Report
-	events []audit.Event
+	remembers bool // the lineage, unless it is asked for afresh
+	report    remediation.Report
+	events    []audit.Event
 }
 
-func (p *parts) Resolve(context.Context, resource.Ref) (owner.Lineage, error) { return p.resolve() }
+func (p *parts) Resolve(_ context.Context, _ resource.Ref, fresh bool) (owner.Lineage, bool, error) {
+	lineage, err := p.resolve()
+	return lineage, p.remembers && !fresh, err
+}
 
 func (p *parts) Check(context.Context, owner.Lineage) (*scope.Rejection, error) { return p.check() }
 
@@ -178,5 +182,29 @@ func TestEvents(t *testing.T) {
 	failed := p.events[0]
 	if failed.CorrelationID != "rr-"+signal.Fingerprint("east", web)[:12] || failed.Data.ErrorDetails != "boom" || failed.Data.DeduplicationStatus != "failed" {
 		t.Errorf("got %+v", failed)
+	}
+}
+
+func TestNobodyIsTurnedAwayForWhatIsRemembered(t *testing.T) {
+	for _, managed := range []bool{true, false} {
+		p, asked := well(), 0
+		p.remembers = true
+		p.check = func() (*scope.Rejection, error) {
+			if asked++; asked == 1 || !managed {
+				return &scope.Rejection{Reason: scope.ReasonUnmanaged}, nil
+			}
+			return nil, nil
+		}
+		receipt, text, err := take(t, p, signal.Signal{Name: "Down", Target: pod})
+		want := Created
+		if !managed {
+			want = Rejected
+		}
+		if err != nil || receipt.Status != want || asked != 2 {
+			t.Errorf("managed by now: %v: got %+v, %v after %d looks", managed, receipt, err, asked)
+		}
+		if strings.Contains(text, `gateway_signals_rejected_total{reason="unmanaged_resource"} 1`) == managed {
+			t.Errorf("managed by now: %v: got %s", managed, text)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/expirable"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,26 +47,45 @@ func (e *NotFoundError) Error() string { return e.String() + ": not found" }
 type Resolver struct {
 	reader client.Reader
 	group  *coalesce.Group[resource.Ref, struct{}, Lineage]
+
+	// known holds what was found, for memory. An alert that keeps firing costs the API
+	// server a read for every level otherwise, each time.
+	known *expirable.LRU[resource.Ref, Lineage]
 }
+
+const (
+	// memory is for how long a change of an object's labels or owners may go unseen.
+	memory = 2 * time.Second
+	// maxKnown bounds what is remembered, at about 1 KB each.
+	maxKnown = 4096
+)
 
 // NewResolver returns a resolver that reads through reader, which should have no
 // cache: an alert may come before a cache has seen its pod. Work on one object ends
 // after timeout.
 func NewResolver(reader client.Reader, timeout time.Duration) *Resolver {
-	r := &Resolver{reader: reader}
+	r := &Resolver{reader: reader, known: expirable.NewLRU[resource.Ref, Lineage](maxKnown, nil, memory)}
 	r.group = coalesce.NewGroup(timeout, func(ctx context.Context, ref resource.Ref, in []struct{}) []coalesce.Result[Lineage] {
 		lineage, err := r.climb(ctx, ref)
+		if err == nil {
+			r.known.Add(ref, lineage)
+		}
 		return slices.Repeat([]coalesce.Result[Lineage]{{Value: lineage, Err: err}}, len(in))
 	})
 	return r
 }
 
-// Resolve returns the way from ref to its workload. A service leads to the workload
-// of its pods. The way ends below an owner that is gone or cluster-scoped, and at one
-// that is not a kind the Gateway follows or that is five levels up. A *NotFoundError says that ref itself does not
+// Resolve returns the way from ref to its workload, and whether it was remembered,
+// which fresh forbids. A service leads to the workload of its pods. The way ends below
+// an owner that is gone or cluster-scoped, and at one that is not a kind the Gateway
+// follows or that is five levels up. A *NotFoundError says that ref itself does not
 // exist; other errors are the reader's.
-func (r *Resolver) Resolve(ctx context.Context, ref resource.Ref) (Lineage, error) {
-	return r.group.Do(ctx, ref, struct{}{})
+func (r *Resolver) Resolve(ctx context.Context, ref resource.Ref, fresh bool) (lineage Lineage, remembered bool, err error) {
+	if lineage, found := r.known.Get(ref); found && !fresh {
+		return lineage, true, nil
+	}
+	lineage, err = r.group.Do(ctx, ref, struct{}{})
+	return lineage, false, err
 }
 
 // climb does the work of Resolve.

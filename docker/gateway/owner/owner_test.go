@@ -119,7 +119,7 @@ func TestResolve(t *testing.T) {
 			"ReplicaSet/demo/loop-3 ReplicaSet/demo/loop-4 ReplicaSet/demo/loop-5"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lineage, err := r.Resolve(t.Context(), ref(t, c.kind, c.object))
+			lineage, _, err := r.Resolve(t.Context(), ref(t, c.kind, c.object), false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -132,7 +132,7 @@ func TestResolve(t *testing.T) {
 			}
 		})
 	}
-	lineage, err := r.Resolve(t.Context(), ref(t, "Pod", "web-1-x"))
+	lineage, _, err := r.Resolve(t.Context(), ref(t, "Pod", "web-1-x"), false)
 	if err != nil || lineage[0].Labels["own"] != "web-1-x" || lineage[2].Labels["own"] != "web" {
 		t.Errorf("got %+v, %v, want each object's labels", lineage, err)
 	}
@@ -141,7 +141,7 @@ func TestResolve(t *testing.T) {
 func TestResolveNotFound(t *testing.T) {
 	r := NewResolver(reader(t, interceptor.Funcs{}), time.Minute)
 	for _, kind := range []string{"Pod", "Deployment", "Node", "Service"} {
-		_, err := r.Resolve(t.Context(), ref(t, kind, "none"))
+		_, _, err := r.Resolve(t.Context(), ref(t, kind, "none"), false)
 		var missing *NotFoundError
 		if !errors.As(err, &missing) || !strings.Contains(err.Error(), "none: not found") || !strings.Contains(err.Error(), kind) {
 			t.Errorf("%s: got %v", kind, err)
@@ -160,10 +160,38 @@ func TestTroubleIsNotNotFound(t *testing.T) {
 				return c.Get(ctx, key, obj, opts...)
 			},
 		}, pod("web-1-x", "apps/v1 ReplicaSet web-1", nil)), time.Minute)
-		_, err := r.Resolve(t.Context(), ref(t, "Pod", "web-1-x"))
+		_, _, err := r.Resolve(t.Context(), ref(t, "Pod", "web-1-x"), false)
 		var missing *NotFoundError
 		if !apierrors.IsServiceUnavailable(err) || errors.As(err, &missing) {
 			t.Errorf("at %s: got %v", at, err)
+		}
+	}
+}
+
+func TestResolveRemembersWhatItFoundAndNothingElse(t *testing.T) {
+	reads := 0
+	objects := reader(t, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			reads++
+			return c.Get(ctx, key, obj, opts...)
+		},
+	}, pod("alone", "", nil))
+	r := NewResolver(objects, time.Minute)
+	for _, step := range []struct {
+		name       string
+		fresh      bool
+		remembered bool
+		reads      int
+	}{
+		{"alone", false, false, 1}, {"alone", false, true, 1}, {"alone", true, false, 2}, {"alone", false, true, 2},
+		{"none", false, false, 3}, {"none", false, false, 4},
+	} {
+		lineage, remembered, err := r.Resolve(t.Context(), ref(t, "Pod", step.name), step.fresh)
+		if (err == nil) != (step.name == "alone") || err == nil && len(lineage) != 1 {
+			t.Fatalf("%+v: got %v, %v", step, lineage, err)
+		}
+		if remembered != step.remembered || reads != step.reads {
+			t.Errorf("%+v: got remembered %v after %d reads", step, remembered, reads)
 		}
 	}
 }

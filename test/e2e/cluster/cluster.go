@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
 	"kubernaut.ai/e2e/test/e2e/target"
@@ -38,6 +40,7 @@ func Connect(t *target.Target) (*Cluster, error) {
 	// The API server has its own fairness; a second limit here would only queue specs
 	// behind each other.
 	config.QPS = -1
+	ctrllog.SetLogger(logr.Discard()) // it prints a stack where nobody has set one
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err

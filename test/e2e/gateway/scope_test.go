@@ -77,6 +77,19 @@ var _ = Describe("The Gateway acts", func() {
 		created(ctx, alert(ns))
 	})
 
+	It("on a resource that was labelled the moment before", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := namespace(ctx)
+		must(ns.Deployment(ctx, "app"))
+		Expect(send(ctx, alert(ns))).To(beRejected())
+		Expect(ns.LabelDeployment(ctx, "app", workloads.LabelManaged, "true")).To(Succeed())
+		created(ctx, alert(ns))
+		Expect(ns.LabelDeployment(ctx, "app", workloads.LabelManaged, "false")).To(Succeed())
+		Eventually(func(ctx SpecContext) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).
+			WithContext(ctx).Should(beRejected(), "what is remembered of it is two seconds old at most")
+		Expect(ns.LabelDeployment(ctx, "app", workloads.LabelManaged, "true")).To(Succeed())
+		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
+	})
+
 	It("no more once the label is gone", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		Expect(ns.Label(ctx, workloads.LabelManaged, "")).To(Succeed())

@@ -4,6 +4,7 @@ package workloads
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -40,18 +42,27 @@ func NewNamespace(ctx context.Context, c *cluster.Cluster, name, run string, lab
 
 // Label sets labels of the namespace; an empty value removes one.
 func (n *Namespace) Label(ctx context.Context, labels ...string) error {
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}
-	if err := n.cluster.API.Get(ctx, client.ObjectKeyFromObject(namespace), namespace); err != nil {
-		return err
-	}
-	before := client.MergeFrom(namespace.DeepCopy())
+	return n.label(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}, labels)
+}
+
+// LabelDeployment sets labels of a Deployment; an empty value removes one.
+func (n *Namespace) LabelDeployment(ctx context.Context, name string, labels ...string) error {
+	return n.label(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: n.Name, Name: name}}, labels)
+}
+
+func (n *Namespace) label(ctx context.Context, obj client.Object, labels []string) error {
+	values := map[string]any{}
 	for i := 0; i+1 < len(labels); i += 2 {
-		namespace.Labels[labels[i]] = labels[i+1]
+		values[labels[i]] = labels[i+1]
 		if labels[i+1] == "" {
-			delete(namespace.Labels, labels[i])
+			values[labels[i]] = nil
 		}
 	}
-	return n.cluster.API.Patch(ctx, namespace, before)
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": values}})
+	if err != nil {
+		return err
+	}
+	return n.cluster.API.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch))
 }
 
 // Deployment makes a Deployment without replicas: it exists, and costs nothing.
