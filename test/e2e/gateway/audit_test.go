@@ -13,6 +13,7 @@ import (
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/audit"
 	"kubernaut.ai/e2e/test/e2e/signals"
+	"kubernaut.ai/e2e/test/e2e/workloads"
 )
 
 // audited waits until a RemediationRequest has n audit events and returns them, oldest
@@ -39,14 +40,14 @@ func eventTypes(events []client.Event) []string {
 }
 
 // beFailure matches the event about a signal that could not be stored.
-func beFailure(ns, mark string) OmegaMatcher {
+func beFailure(ns *workloads.Namespace, mark string) OmegaMatcher {
 	return And(
 		MatchFields(IgnoreExtras, Fields{
 			"EventType": Equal("gateway.crd.failed"), "EventOutcome": Equal(client.Outcome("failure")), "ErrorMessage": HaveValue(Not(BeEmpty())),
 		}),
 		WithTransform(audit.Data, And(
 			HaveKeyWithValue("deduplication_status", "failed"), HaveKeyWithValue("error_details", Not(BeEmpty())),
-			HaveKeyWithValue("fingerprint", mark), HaveKeyWithValue("namespace", ns), HaveKeyWithValue("resource_name", "app"),
+			HaveKeyWithValue("fingerprint", mark), HaveKeyWithValue("namespace", ns.Name), HaveKeyWithValue("resource_name", ns.App),
 			HaveKeyWithValue("original_payload", Not(BeEmpty())),
 		)))
 }
@@ -69,26 +70,26 @@ var _ = Describe("The audit trail", func() {
 		Expect(eventTypes(audited(ctx, again.Name, 3))).To(ContainElement("gateway.signal.deduplicated"))
 	})
 
-	DescribeTable("of a new problem holds", func(ctx SpecContext, key string, want func(ns string, response *signals.Response) any) {
+	DescribeTable("of a new problem holds", func(ctx SpecContext, key string, want func(ns *workloads.Namespace, response *signals.Response) any) {
 		ns := workload(ctx)
 		response := created(ctx, alert(ns, "team", "payments"))
 		for _, event := range audited(ctx, response.Name, 2) {
-			Expect(must(audit.Data(event))).To(HaveKeyWithValue(key, want(ns.Name, response)))
+			Expect(must(audit.Data(event))).To(HaveKeyWithValue(key, want(ns, response)))
 		}
 	},
-		Entry("the signal's type", SpecTimeout(brief), "signal_type", func(string, *signals.Response) any { return "alert" }),
-		Entry("the signal's name", SpecTimeout(brief), "signal_name", func(string, *signals.Response) any { return "KubeDeploymentReplicasMismatch" }),
-		Entry("the namespace", SpecTimeout(brief), "namespace", func(ns string, _ *signals.Response) any { return ns }),
-		Entry("the fingerprint", SpecTimeout(brief), "fingerprint", func(_ string, r *signals.Response) any { return r.Fingerprint }),
-		Entry("the severity", SpecTimeout(brief), "severity", func(string, *signals.Response) any { return "critical" }),
-		Entry("the kind of the resource", SpecTimeout(brief), "resource_kind", func(string, *signals.Response) any { return "Deployment" }),
-		Entry("the name of the resource", SpecTimeout(brief), "resource_name", func(string, *signals.Response) any { return "app" }),
-		Entry("the RemediationRequest", SpecTimeout(brief), "remediation_request", func(_ string, r *signals.Response) any { return HaveSuffix(r.Name) }),
-		Entry("that it is new", SpecTimeout(brief), "deduplication_status", func(string, *signals.Response) any { return "new" }),
-		Entry("the first occurrence", SpecTimeout(brief), "occurrence_count", func(string, *signals.Response) any { return BeEquivalentTo(1) }),
-		Entry("the labels", SpecTimeout(brief), "signal_labels", func(string, *signals.Response) any { return HaveKeyWithValue("team", "payments") }),
-		Entry("the annotations", SpecTimeout(brief), "signal_annotations", func(string, *signals.Response) any { return HaveKey("summary") }),
-		Entry("the payload", SpecTimeout(brief), "original_payload", func(string, *signals.Response) any { return Not(BeEmpty()) }),
+		Entry("the signal's type", SpecTimeout(brief), "signal_type", func(*workloads.Namespace, *signals.Response) any { return "alert" }),
+		Entry("the signal's name", SpecTimeout(brief), "signal_name", func(*workloads.Namespace, *signals.Response) any { return "KubeDeploymentReplicasMismatch" }),
+		Entry("the namespace", SpecTimeout(brief), "namespace", func(ns *workloads.Namespace, _ *signals.Response) any { return ns.Name }),
+		Entry("the fingerprint", SpecTimeout(brief), "fingerprint", func(_ *workloads.Namespace, r *signals.Response) any { return r.Fingerprint }),
+		Entry("the severity", SpecTimeout(brief), "severity", func(*workloads.Namespace, *signals.Response) any { return "critical" }),
+		Entry("the kind of the resource", SpecTimeout(brief), "resource_kind", func(*workloads.Namespace, *signals.Response) any { return "Deployment" }),
+		Entry("the name of the resource", SpecTimeout(brief), "resource_name", func(ns *workloads.Namespace, _ *signals.Response) any { return ns.App }),
+		Entry("the RemediationRequest", SpecTimeout(brief), "remediation_request", func(_ *workloads.Namespace, r *signals.Response) any { return HaveSuffix(r.Name) }),
+		Entry("that it is new", SpecTimeout(brief), "deduplication_status", func(*workloads.Namespace, *signals.Response) any { return "new" }),
+		Entry("the first occurrence", SpecTimeout(brief), "occurrence_count", func(*workloads.Namespace, *signals.Response) any { return BeEquivalentTo(1) }),
+		Entry("the labels", SpecTimeout(brief), "signal_labels", func(*workloads.Namespace, *signals.Response) any { return HaveKeyWithValue("team", "payments") }),
+		Entry("the annotations", SpecTimeout(brief), "signal_annotations", func(*workloads.Namespace, *signals.Response) any { return HaveKey("summary") }),
+		Entry("the payload", SpecTimeout(brief), "original_payload", func(*workloads.Namespace, *signals.Response) any { return Not(BeEmpty()) }),
 	)
 
 	It("counts the occurrences as they come", SpecTimeout(brief), func(ctx SpecContext) {

@@ -52,7 +52,7 @@ var _ = Describe("Many signals at once", Serial, func() {
 	It("about one new problem make one RemediationRequest with an exact count", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		Expect(together(ctx, copies(50, alert(ns))...)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 49}))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:app"))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(50))))
+		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(50))))
 	})
 
 	It("about a known problem are all counted", SpecTimeout(brief), func(ctx SpecContext) {
@@ -70,9 +70,9 @@ var _ = Describe("Many signals at once", Serial, func() {
 	})
 })
 
-// With two replicas the API server alone can say who was first.
-var _ = Describe("Two replicas", Serial, Label("fault"), SpecPriority(last), func() {
-	BeforeEach(func(ctx SpecContext) {
+// With two replicas the API server alone can say who was first. They are brought up once.
+var _ = Describe("Two replicas", Serial, Ordered, ContinueOnFailure, Label("fault"), SpecPriority(last), func() {
+	BeforeAll(func(ctx SpecContext) {
 		DeferCleanup(func(ctx SpecContext) { Expect(world.Up(ctx, gatewayApp, 1)).To(Succeed()) }, NodeTimeout(broken))
 		Expect(world.Up(ctx, gatewayApp, 2)).To(Succeed())
 		gateway.Client.CloseIdleConnections() // new connections, which reach both
@@ -81,7 +81,7 @@ var _ = Describe("Two replicas", Serial, Label("fault"), SpecPriority(last), fun
 	It("make one RemediationRequest of 200 concurrent first signals, and count 200", SpecTimeout(broken), func(ctx SpecContext) {
 		ns := workload(ctx)
 		Expect(together(ctx, copies(200, alert(ns))...)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 199}))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:app"))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(200))))
+		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(200))))
 	})
 
 	It("make 50 RemediationRequests of 50 problems that come ten times each", SpecTimeout(broken), func(ctx SpecContext) {
@@ -97,5 +97,14 @@ var _ = Describe("Two replicas", Serial, Label("fault"), SpecPriority(last), fun
 			Expect(remediations(ctx, fingerprint(fmt.Sprintf("%s:ReplicaSet:app-%d", ns.Name, i)))).
 				To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(10))))
 		}
+	})
+
+	It("are replaced one by one without a request that fails", SpecTimeout(broken), func(ctx SpecContext) {
+		storm := blow(ctx)
+		storm.blows(ctx, perSecond)
+		Expect(world.Restart(ctx, gatewayApp)).To(Succeed())
+		storm.blows(ctx, perSecond)
+		storm.calm(ctx)
+		Expect(storm.failures).To(BeEmpty())
 	})
 })

@@ -249,17 +249,6 @@ var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"
 		storm.blows(ctx, perSecond)
 		storm.calm(ctx)
 	})
-
-	It("no request fails while two replicas are replaced one by one", SpecTimeout(broken), func(ctx SpecContext) {
-		DeferCleanup(func(ctx SpecContext) { Expect(world.Up(ctx, gatewayApp, 1)).To(Succeed()) }, NodeTimeout(broken))
-		Expect(world.Up(ctx, gatewayApp, 2)).To(Succeed())
-		storm := blow(ctx)
-		storm.blows(ctx, perSecond)
-		Expect(world.Restart(ctx, gatewayApp)).To(Succeed())
-		storm.blows(ctx, perSecond)
-		storm.calm(ctx)
-		Expect(storm.failures).To(BeEmpty())
-	})
 })
 
 var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), SpecPriority(last), func() {
@@ -272,7 +261,7 @@ var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), Spec
 		Eventually(takesNothing).WithContext(ctx).Should(Succeed(), "the drain delay ends")
 		Expect(must(late.finish())).To(HaveStatus(http.StatusAccepted)) // nothing but the last flush sends its audit event
 		Expect(must(world.ExitCode(ctx, pods[0]))).To(BeZero())
-		found := remediations(ctx, fingerprint(ns.Name+":Deployment:app"))
+		found := remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))
 		Expect(found).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(31))))
 		audited(ctx, found[0].Name, 32)
 	})
@@ -332,8 +321,8 @@ var _ = Describe("When the Gateway loses its own permissions", Serial, Label("fa
 		Expect(grant(ctx)).To(Succeed())
 		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
 			Should(Or(HaveStatus(http.StatusCreated), HaveStatus(http.StatusAccepted)))
-		mark := fingerprint(ns.Name + ":Deployment:app")
-		Eventually(events.Of).WithContext(ctx).WithArguments("rr-" + mark[:12]).Should(And(Not(BeEmpty()), HaveEach(beFailure(ns.Name, mark))))
+		mark := fingerprint(ns.Name + ":Deployment:" + ns.App)
+		Eventually(events.Of).WithContext(ctx).WithArguments("rr-" + mark[:12]).Should(And(Not(BeEmpty()), HaveEach(beFailure(ns, mark))))
 	})
 })
 

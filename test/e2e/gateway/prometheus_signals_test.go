@@ -26,47 +26,47 @@ var _ = Describe("A Prometheus alert", func() {
 		response := created(ctx, alert(ns))
 		Expect(response.Result).To(MatchFields(IgnoreExtras, Fields{
 			"Status": Equal("created"), "Duplicate": BeFalse(), "Message": Not(BeEmpty()),
-			"Fingerprint": Equal(fingerprint(ns.Name + ":Deployment:app")),
+			"Fingerprint": Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)),
 			"Name":        Equal("rr-" + response.Fingerprint[:12] + "-1"), "Namespace": Equal(kube.Target.Namespace),
 			"Metadata": PointTo(MatchFields(IgnoreExtras, Fields{"Count": Equal(1)})),
 		}))
 		Expect(remediation(ctx, response).Spec.SignalFingerprint).To(Equal(response.Fingerprint))
 	})
 
-	DescribeTable("is recorded with", func(ctx SpecContext, field func(ns string, rr *v1alpha1.RemediationRequest) (got, want any)) {
+	DescribeTable("is recorded with", func(ctx SpecContext, field func(ns *workloads.Namespace, rr *v1alpha1.RemediationRequest) (got, want any)) {
 		ns := workload(ctx)
 		rr := remediation(ctx, created(ctx, alert(ns, "team", "payments")))
-		got, want := field(ns.Name, rr)
+		got, want := field(ns, rr)
 		Expect(got).To(Equal(want))
 	},
-		Entry("its name", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("its name", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return rr.Spec.SignalName, "KubeDeploymentReplicasMismatch"
 		}),
-		Entry("its severity", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("its severity", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return rr.Spec.Severity, "critical"
 		}),
-		Entry("the signal type alert", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("the signal type alert", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return rr.Spec.SignalType, "alert"
 		}),
-		Entry("the target type kubernetes", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("the target type kubernetes", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return rr.Spec.TargetType, v1alpha1.TargetKubernetes
 		}),
-		Entry("the object it is about", SpecTimeout(brief), func(ns string, rr *v1alpha1.RemediationRequest) (any, any) {
-			return rr.Spec.TargetResource, v1alpha1.TargetResource{Kind: "Deployment", Name: "app", Namespace: ns, APIVersion: "apps/v1"}
+		Entry("the object it is about", SpecTimeout(brief), func(ns *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
+			return rr.Spec.TargetResource, v1alpha1.TargetResource{Kind: "Deployment", Name: ns.App, Namespace: ns.Name, APIVersion: "apps/v1"}
 		}),
-		Entry("no cluster when it names none", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("no cluster when it names none", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return rr.Spec.ClusterID, ""
 		}),
-		Entry("its own labels", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("its own labels", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return rr.Spec.SignalLabels["team"], "payments"
 		}),
-		Entry("its own annotations", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("its own annotations", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return rr.Spec.SignalAnnotations["summary"], "KubeDeploymentReplicasMismatch is firing"
 		}),
-		Entry("the Gateway's labels", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("the Gateway's labels", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return []string{rr.Labels["app.kubernetes.io/managed-by"], rr.Labels["app.kubernetes.io/component"]}, []string{"gateway-service", "remediation"}
 		}),
-		Entry("a first occurrence that is also the last", SpecTimeout(brief), func(_ string, rr *v1alpha1.RemediationRequest) (any, any) {
+		Entry("a first occurrence that is also the last", SpecTimeout(brief), func(_ *workloads.Namespace, rr *v1alpha1.RemediationRequest) (any, any) {
 			return []any{rr.Status.Deduplication.OccurrenceCount, rr.Status.Deduplication.LastSeenAt}, []any{int64(1), rr.Status.Deduplication.FirstSeenAt}
 		}),
 	)
@@ -99,7 +99,7 @@ var _ = Describe("A Prometheus alert", func() {
 		response := send(ctx, alert(ns).Resolved())
 		Expect(response).To(HaveStatus(http.StatusOK))
 		Expect(response.Status).To(Equal("resolved"))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:app"))).To(BeEmpty())
+		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
 	})
 
 	It("leaves an open RemediationRequest as it is when it is resolved", SpecTimeout(brief), func(ctx SpecContext) {
@@ -121,8 +121,8 @@ var _ = Describe("The labels of an alert", func() {
 	It("name what was measured by exported_ labels, before the exporter's own pod", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		response := created(ctx, signals.Firing("Down", "namespace", "monitoring", "pod", "kube-state-metrics-0",
-			"exported_namespace", ns.Name, "exported_deployment", "app"))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:app")))
+			"exported_namespace", ns.Name, "exported_deployment", ns.App))
+		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
 	})
 
 	It("name the namespace by exported_namespace before namespace", SpecTimeout(brief), func(ctx SpecContext) {
@@ -144,7 +144,7 @@ var _ = Describe("The labels of an alert", func() {
 		ns := workload(ctx)
 		rr := remediation(ctx, created(ctx, alert(ns, "cluster", "prod-eu")))
 		Expect(rr.Spec.ClusterID).To(Equal("prod-eu"))
-		Expect(rr.Spec.SignalFingerprint).To(Equal(fingerprint("prod-eu:" + ns.Name + ":Deployment:app")))
+		Expect(rr.Spec.SignalFingerprint).To(Equal(fingerprint("prod-eu:" + ns.Name + ":Deployment:" + ns.App)))
 	})
 
 	It("may be two hundred", SpecTimeout(brief), func(ctx SpecContext) {
@@ -240,7 +240,7 @@ var _ = Describe("A webhook with several alerts", func() {
 		ns := workload(ctx)
 		response := send(ctx, alert(ns), alert(ns, "alertname", "KubePodCrashLooping"))
 		Expect(response.Summary).To(PointTo(Equal(signals.Summary{Total: 2, Created: 1, Deduplicated: 1})))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:app"))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(2))))
+		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(2))))
 	})
 
 	It("is taken as far as it is good", SpecTimeout(brief), func(ctx SpecContext) {
@@ -253,7 +253,8 @@ var _ = Describe("A webhook with several alerts", func() {
 	})
 
 	It("may tell the end of one and the beginning of another", SpecTimeout(brief), func(ctx SpecContext) {
-		ns := workload(ctx)
+		ns := managed(ctx)
+		must(ns.Deployment(ctx, "app"))
 		must(ns.Deployment(ctx, "well"))
 		response := send(ctx, alert(ns), alert(ns, "deployment", "well").Resolved())
 		Expect(response).To(HaveStatus(http.StatusMultiStatus))

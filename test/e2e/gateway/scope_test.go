@@ -31,7 +31,7 @@ var _ = Describe("The Gateway acts", func() {
 		ns := namespace(ctx, labels...)
 		must(ns.Deployment(ctx, "app"))
 		Expect(send(ctx, alert(ns))).To(beRejected())
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:app"))).To(BeEmpty())
+		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
 	},
 		Entry("without a label", SpecTimeout(brief)),
 		Entry("that opts out", SpecTimeout(brief), workloads.LabelManaged, "false"),
@@ -91,10 +91,11 @@ var _ = Describe("The Gateway acts", func() {
 	})
 
 	It("no more once the label is gone", SpecTimeout(brief), func(ctx SpecContext) {
-		ns := workload(ctx)
+		ns := managed(ctx)
+		must(ns.Deployment(ctx, "app"))
 		Expect(ns.Label(ctx, workloads.LabelManaged, "")).To(Succeed())
 		Eventually(func(ctx SpecContext) (*signals.Response, error) {
-			return gateway.Alerts(ctx, alert(ns, "deployment", "app"))
+			return gateway.Alerts(ctx, alert(ns))
 		}).
 			WithContext(ctx).Should(beRejected(), "the Gateway learns by a watch that the label is gone")
 	})

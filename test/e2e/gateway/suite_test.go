@@ -65,6 +65,7 @@ var (
 	events  *audit.Trail
 	world   *faults.Injector
 	said    = &journal.Journal{}
+	common  *workloads.Namespace // the process's, managed: a namespace for every spec would cost the controllers minutes
 
 	opsClient = &http.Client{Transport: said.Transport(&http.Transport{DisableKeepAlives: true}), Timeout: settled}
 	healthAt  string // host:port of /healthz and /readyz
@@ -112,6 +113,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 		Client: &http.Client{Transport: said.Transport(newTransport())},
 	}
 	events = must(audit.Connect(ctx, kube, run.Tokens["auditor"], said.Transport))
+	common = managed(ctx)
 }, NodeTimeout(broken))
 
 var _ = BeforeEach(func() {
@@ -179,17 +181,15 @@ func managed(ctx context.Context) *workloads.Namespace {
 	return namespace(ctx, workloads.LabelManaged, "true")
 }
 
-// workload makes a managed namespace with a Deployment "app".
+// workload makes a Deployment of the spec's own in a managed namespace that it shares.
 func workload(ctx context.Context) *workloads.Namespace {
 	GinkgoHelper()
-	ns := managed(ctx)
-	must(ns.Deployment(ctx, "app"))
-	return ns
+	return must(common.Place(ctx, uniqueName("app")))
 }
 
-// alert is a firing alert about the Deployment "app" of a namespace.
+// alert is a firing alert about a namespace's App.
 func alert(ns *workloads.Namespace, labels ...string) signals.Alert {
-	return signals.Firing("KubeDeploymentReplicasMismatch", "namespace", ns.Name, "deployment", "app").With(labels...)
+	return signals.Firing("KubeDeploymentReplicasMismatch", "namespace", ns.Name, "deployment", ns.App).With(labels...)
 }
 
 // send sends alerts in one webhook and returns the answer, whatever it is.

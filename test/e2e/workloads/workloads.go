@@ -23,9 +23,12 @@ import (
 // LabelManaged says whether the Gateway may act on an object or on what a namespace holds.
 const LabelManaged = "kubernaut.ai/managed"
 
-// Namespace is one spec's own namespace. Everything in it is made by its methods.
+const app = "app"
+
+// Namespace is a namespace for specs. Everything in it is made by its methods.
 type Namespace struct {
 	Name    string
+	App     string // name of the Deployment that signals are about; one spec's own namespace has "app"
 	cluster *cluster.Cluster
 }
 
@@ -37,7 +40,7 @@ func NewNamespace(ctx context.Context, c *cluster.Cluster, name, run string, lab
 	if err := c.API.Create(ctx, namespace); err != nil {
 		return nil, fmt.Errorf("Namespace/%s: %w", name, err)
 	}
-	return &Namespace{Name: name, cluster: c}, nil
+	return &Namespace{Name: name, App: app, cluster: c}, nil
 }
 
 // Label sets labels of the namespace; an empty value removes one.
@@ -63,6 +66,15 @@ func (n *Namespace) label(ctx context.Context, obj client.Object, labels []strin
 		return err
 	}
 	return n.cluster.API.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch))
+}
+
+// Place makes a Deployment without replicas and returns the namespace with it as its App,
+// for a spec that shares the namespace with others.
+func (n *Namespace) Place(ctx context.Context, name string) (*Namespace, error) {
+	if _, err := n.Deployment(ctx, name); err != nil {
+		return nil, err
+	}
+	return &Namespace{Name: n.Name, App: name, cluster: n.cluster}, nil
 }
 
 // Deployment makes a Deployment without replicas: it exists, and costs nothing.
