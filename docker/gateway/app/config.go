@@ -32,7 +32,7 @@ type ServerConfig struct {
 	WriteTimeout          time.Duration `yaml:"writeTimeout"`          // from the end of the headers to that of the answer, default 30s
 	IdleTimeout           time.Duration `yaml:"idleTimeout"`           // of a connection between requests, default 2m
 	K8sRequestTimeout     time.Duration `yaml:"k8sRequestTimeout"`     // of the work on one request, default 15s
-	DrainDelay            time.Duration `yaml:"drainDelay"`            // between not being ready and not accepting, default 5s
+	DrainDelay            time.Duration `yaml:"drainDelay"`            // from not being ready to not accepting, default 5s; twice that more while callers keep coming
 	TLS                   TLSConfig     `yaml:"tls"`                   // of the API; none when empty
 }
 

@@ -107,7 +107,7 @@ func TestManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Server.DrainDelay != 2*time.Second || cfg.Server.ListenAddr != ":8080" {
+	if cfg.Server.DrainDelay != time.Second || cfg.Server.ListenAddr != ":8080" {
 		t.Errorf("got %+v", cfg.Server)
 	}
 }

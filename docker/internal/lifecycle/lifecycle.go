@@ -43,7 +43,9 @@ type Service struct {
 	// Tasks run until the servers are drained.
 	Tasks []Task
 	// DrainDelay is how long the servers go on after NotReady, so that endpoints
-	// can move to other pods. Zero skips it.
+	// can move to other pods. While connections keep coming they have not moved: then
+	// the servers go on until none has come for half a second, for at most twice the
+	// delay. Zero skips it.
 	DrainDelay time.Duration
 	// ShutdownTimeout bounds, each for itself, the requests in hand, the end of
 	// the tasks, and the hooks together; zero means 15 s.
@@ -88,9 +90,7 @@ func Run(ctx context.Context, s Service) error {
 		for _, server := range s.Servers {
 			server.draining.Store(true)
 		}
-		select {
-		case <-time.After(s.DrainDelay):
-		case err := <-failed:
+		if err := s.drain(failed); err != nil {
 			errs = append(errs, err)
 		}
 	case err := <-failed:
@@ -100,6 +100,45 @@ func Run(ctx context.Context, s Service) error {
 	errs = append(errs, s.stop(ctx, &tasks, stopTasks)...)
 	serving.Wait()
 	return errors.Join(errs...)
+}
+
+const (
+	// quiet is how long no connection has come when endpoints have moved.
+	quiet = 500 * time.Millisecond
+	// maxLinger is how many times the drain delay may follow it. A machine that is busy
+	// moves endpoints late, and nothing tells a pod that they have been moved.
+	maxLinger = 2
+)
+
+// drain waits until the callers are gone, or a server or task has failed.
+func (s Service) drain(failed <-chan error) error {
+	begun := time.Now()
+	timer := time.NewTimer(s.DrainDelay)
+	defer timer.Stop()
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case now := <-timer.C:
+			var last time.Time
+			for _, server := range s.Servers {
+				if at := server.lastConnection(); at.After(last) {
+					last = at
+				}
+			}
+			wait := linger(s.DrainDelay, now.Sub(begun), now.Sub(last))
+			if wait <= 0 {
+				return nil
+			}
+			timer.Reset(wait)
+		}
+	}
+}
+
+// linger is how much longer to serve, so long after draining began and after the last
+// connection came.
+func linger(delay, draining, silence time.Duration) time.Duration {
+	return min(min(quiet, delay)-silence, delay+maxLinger*delay-draining)
 }
 
 // stop is the part of Run after the drain delay.

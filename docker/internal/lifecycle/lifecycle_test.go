@@ -117,6 +117,45 @@ func TestRunEndsInOrderAndLosesNoRequest(t *testing.T) {
 	}
 }
 
+func TestRunServesAsLongAsCallersCome(t *testing.T) {
+	api := bind(t, "api", func(http.ResponseWriter, *http.Request) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	const delay = 200 * time.Millisecond
+	go func() {
+		ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}, DrainDelay: delay})
+	}()
+	cancel()
+	for begun := time.Now(); time.Since(begun) < 2*delay; {
+		conn, err := net.Dial("tcp", api.Addr())
+		if err != nil {
+			t.Fatalf("%s after the signal: %v", time.Since(begun), err)
+		}
+		_ = conn.Close()
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestLingerEnds(t *testing.T) {
+	const delay = time.Second
+	for _, c := range []struct{ draining, silence, want time.Duration }{
+		{delay, time.Hour, 0}, // nobody comes
+		{delay, 0, quiet},     // somebody has just come
+		{delay, 300 * time.Millisecond, 200 * time.Millisecond}, // a little while ago
+		{3*delay - time.Millisecond, 0, time.Millisecond},       // they never cease
+		{3 * delay, 0, 0},
+	} {
+		if got := linger(delay, c.draining, c.silence); max(0, got) != c.want {
+			t.Errorf("%+v: got %s", c, got)
+		}
+	}
+	if got := linger(0, 0, 0); got > 0 {
+		t.Errorf("without a delay: got %s", got)
+	}
+}
+
 func TestRunServesDuringTheDrainDelay(t *testing.T) {
 	api := bind(t, "api", func(http.ResponseWriter, *http.Request) {})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -25,6 +25,7 @@ type Server struct {
 	http     *http.Server
 	listener net.Listener
 	draining atomic.Bool
+	accepted atomic.Int64       // when the last connection came, in nanoseconds since 1970
 	abort    context.CancelFunc // ends the contexts of the requests in hand
 }
 
@@ -51,6 +52,11 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 		srv.ErrorLog = slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelDebug)
 	}
 	s := &Server{name: name, http: srv, listener: listener, abort: abort}
+	srv.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.accepted.Store(time.Now().UnixNano())
+		}
+	}
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	handler := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -66,6 +72,9 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 
 // Addr returns the address that the server listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// lastConnection returns when the last connection came; 1970 if none has.
+func (s *Server) lastConnection() time.Time { return time.Unix(0, s.accepted.Load()) }
 
 // Close gives the port of a server that was never run back.
 func (s *Server) Close() error {
