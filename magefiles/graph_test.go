@@ -317,7 +317,7 @@ func TestFailingBuildCreatesNoCluster(t *testing.T) {
 		return nil
 	})
 	err := end2end(t.Context(), variant, mg.F(e2eGateway, variant))
-	if err == nil || !strings.HasPrefix(err.Error(), "build/gateway: COPY gateway: no space left on device") {
+	if err == nil || !strings.HasPrefix(err.Error(), "build/gateway: docker/gateway/Dockerfile: COPY gateway: no space left on device") {
 		t.Errorf("got %v, want the build's failure first", err)
 	}
 	if f.called("create") || len(steps(env, "cluster")) != 0 {
