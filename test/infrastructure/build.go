@@ -134,7 +134,7 @@ func (e *Environment) goBuild(ctx context.Context) error {
 		args = append(args, "-o", e.binaries()+string(filepath.Separator))
 		err := e.Runner.Run(ctx, command.Cmd{Args: append(args, build...), Dir: e.Root, Env: []string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"}})
 		var failed *command.Error
-		if errors.As(err, &failed) && failed.ExitCode > 0 {
+		if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
 			return errors.New(compilerLines(failed.Stderr))
 		}
 		if err != nil {

@@ -138,7 +138,7 @@ func (s Service) drain(failed <-chan error) error {
 // linger is how much longer to serve, so long after draining began and after the last
 // connection came.
 func linger(delay, draining, silence time.Duration) time.Duration {
-	return min(min(quiet, delay)-silence, delay+maxLinger*delay-draining)
+	return min(min(quiet, delay)-silence, (1+maxLinger)*delay-draining)
 }
 
 // stop is the part of Run after the drain delay.

@@ -306,7 +306,7 @@ var _ = Describe("When DataStorage ends", Serial, Label("fault"), SpecPriority(l
 	})
 
 	It("because it is told to, it is not ready from that moment", SpecTimeout(broken), func(ctx SpecContext) {
-		// It serves for a second more, in which it has to be seen.
+		// It serves for the drain delay more, in which it has to be seen.
 		told := make(chan struct{})
 		go func() {
 			defer GinkgoRecover()

@@ -68,7 +68,7 @@ func (s *storm) run(ctx context.Context) {
 	for i := 0; ; i++ {
 		select {
 		case <-ctx.Done():
-			_ = sending.Wait() // send fails never
+			_ = sending.Wait() // send never fails
 			return
 		case <-tick.C:
 			sending.Go(func() error {

@@ -23,12 +23,10 @@ import (
 // LabelManaged says whether the Gateway may act on an object or on what a namespace holds.
 const LabelManaged = "kubernaut.ai/managed"
 
-const app = "app"
-
 // Namespace is a namespace for specs. Everything in it is made by its methods.
 type Namespace struct {
 	Name    string
-	App     string // name of the Deployment that signals are about; one spec's own namespace has "app"
+	App     string // name of the Deployment that signals are about; "app" unless Place made it
 	cluster *cluster.Cluster
 }
 
@@ -40,7 +38,7 @@ func NewNamespace(ctx context.Context, c *cluster.Cluster, name, run string, lab
 	if err := c.API.Create(ctx, namespace); err != nil {
 		return nil, fmt.Errorf("Namespace/%s: %w", name, err)
 	}
-	return &Namespace{Name: name, App: app, cluster: c}, nil
+	return In(c, name), nil
 }
 
 // Label sets labels of the namespace; an empty value removes one.
@@ -55,10 +53,10 @@ func (n *Namespace) LabelDeployment(ctx context.Context, name string, labels ...
 
 func (n *Namespace) label(ctx context.Context, obj client.Object, labels []string) error {
 	values := map[string]any{}
-	for i := 0; i+1 < len(labels); i += 2 {
-		values[labels[i]] = labels[i+1]
-		if labels[i+1] == "" {
-			values[labels[i]] = nil
+	for name, value := range pairs(labels) {
+		values[name] = value
+		if value == "" {
+			values[name] = nil
 		}
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": values}})
@@ -74,7 +72,9 @@ func (n *Namespace) Place(ctx context.Context, name string) (*Namespace, error) 
 	if _, err := n.Deployment(ctx, name); err != nil {
 		return nil, err
 	}
-	return &Namespace{Name: n.Name, App: name, cluster: n.cluster}, nil
+	placed := In(n.cluster, n.Name)
+	placed.App = name
+	return placed, nil
 }
 
 // Deployment makes a Deployment without replicas: it exists, and costs nothing.
@@ -280,4 +280,6 @@ func withPod[T client.Object](ctx context.Context, n *Namespace, workload T) (T,
 }
 
 // In is a namespace that exists already and is not the spec's own.
-func In(c *cluster.Cluster, name string) *Namespace { return &Namespace{Name: name, cluster: c} }
+func In(c *cluster.Cluster, name string) *Namespace {
+	return &Namespace{Name: name, App: "app", cluster: c}
+}

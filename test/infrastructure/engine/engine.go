@@ -38,8 +38,10 @@ func (e Engine) Build(ctx context.Context, dir, ref, target string, labels ...st
 	}
 	err := e.Runner.Run(ctx, command.Cmd{Args: append(args, dir)})
 	var failed *command.Error
-	if errors.As(err, &failed) && failed.ExitCode > 0 {
-		return errors.New(buildProblem(failed.Stderr))
+	if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
+		if problem := buildProblem(failed.Stderr); problem != "" {
+			return errors.New(problem)
+		}
 	}
 	return err
 }

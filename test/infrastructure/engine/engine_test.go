@@ -54,6 +54,19 @@ func TestBuildSaysWhatIsWrongWithTheDockerfile(t *testing.T) {
 	if want := `Error: building at STEP "COPI ": Build error: Unknown instruction: "COPI"`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
+	silent := &command.Error{Args: []string{"podman", "build"}, ExitCode: 125, Stderr: `time="2026-11-24T17:38:56Z" level=error msg="x"`}
+	runner.Answer = func(command.Cmd) error { return silent }
+	if err := (engine.Engine{Name: "podman", Runner: runner}).Build(t.Context(), "dir", "r:1", ""); !errors.Is(err, silent) {
+		t.Errorf("got %v, want all that is known of a build that says nothing of its Dockerfile", err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	runner.Answer = func(command.Cmd) error {
+		return errors.Join(context.Canceled, &command.Error{ExitCode: 125, Stderr: "Error: interrupted"})
+	}
+	if err := (engine.Engine{Name: "podman", Runner: runner}).Build(canceled, "dir", "r:1", ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want a build that was canceled to say so", err)
+	}
 	missing := &command.Error{ExitCode: -1, Err: command.ErrNotFound}
 	runner.Answer = func(command.Cmd) error { return missing }
 	if err := (engine.Engine{Name: "podman", Runner: runner}).Build(t.Context(), "dir", "r:1", ""); !errors.Is(err, command.ErrNotFound) {
