@@ -13,14 +13,19 @@ import (
 	"time"
 )
 
+// What is between the starts of two probes of a check.
 const (
-	// defaultPeriod matches the period of the kubelet's probes: looking more
+	// passingPeriod matches the period of the kubelet's probes: looking more
 	// seldom would answer stale, looking more often would tell nobody.
-	defaultPeriod = time.Second
-	// defaultTimeout leaves a loaded machine time to answer; it also bounds how
-	// long a dependency that hangs is still called ready.
-	defaultTimeout = 2 * time.Second
+	passingPeriod = time.Second
+	// failingPeriod is shorter, because requests are refused or queued until what
+	// is away is seen to be back.
+	failingPeriod = 250 * time.Millisecond
 )
+
+// probeTimeout bounds one probe. It leaves a loaded machine time to answer; it is also
+// how long a dependency that hangs is still called ready.
+const probeTimeout = 2 * time.Second
 
 // shuttingDown is the reason of a service that is about to end.
 const shuttingDown = "shutting_down"
@@ -30,12 +35,19 @@ type Check struct {
 	// Reason is answered while the check fails: database_unreachable, for example.
 	Reason string
 	// Probe returns nil when the condition holds. It must end when ctx does.
+	// It is called every second while it holds, every 250 ms while it does not, and ctx
+	// ends after 2 s.
 	Probe func(ctx context.Context) error
-	// Period is the time between the start of two probes; zero means 1 s.
-	Period time.Duration
-	// Timeout bounds one probe; zero means 2 s.
-	Timeout time.Duration
 }
+
+// condition is what is known of a check.
+type condition int
+
+const (
+	unknown condition = iota // not probed yet
+	passing
+	failing
+)
 
 // Health knows the state of a process. It is safe for concurrent use.
 type Health struct {
@@ -43,19 +55,14 @@ type Health struct {
 	checks []Check
 
 	mu       sync.Mutex
-	failing  []bool // by check; what was never probed counts as failing
-	probed   []bool // by check
+	known    []condition // by check
 	stopping bool
 }
 
 // New returns a Health that is not ready before each check has passed once. The
 // order of checks matters: the first that fails gives the reason.
 func New(log *slog.Logger, checks ...Check) *Health {
-	failing := make([]bool, len(checks))
-	for i := range failing {
-		failing[i] = true
-	}
-	return &Health{log: log, checks: checks, failing: failing, probed: make([]bool, len(checks))}
+	return &Health{log: log, checks: checks, known: make([]condition, len(checks))}
 }
 
 // Run probes until ctx ends, and returns nil then.
@@ -71,43 +78,42 @@ func (h *Health) Run(ctx context.Context) error {
 // watch probes one check again and again. It logs changes, not every result.
 func (h *Health) watch(ctx context.Context, i int) {
 	check := h.checks[i]
-	period, timeout := check.Period, check.Timeout
-	if period == 0 {
-		period = defaultPeriod
-	}
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
-	for first := true; ctx.Err() == nil; first = false {
-		probing, cancel := context.WithTimeout(ctx, timeout)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+		}
+		start := time.Now()
+		probing, cancel := context.WithTimeout(ctx, probeTimeout)
 		err := check.Probe(probing)
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
-		changed := h.set(i, err != nil)
-		switch {
-		case err != nil && (changed || first):
-			h.log.Warn("dependency is not ready", "reason", check.Reason, "error", err)
-		case err == nil && changed:
-			h.log.Info("dependency is ready", "reason_gone", check.Reason)
+		now, period := passing, passingPeriod
+		if err != nil {
+			now, period = failing, failingPeriod
 		}
-		select {
-		case <-ctx.Done():
-		case <-ticker.C:
+		if h.set(i, now) {
+			if err != nil {
+				h.log.Warn("dependency is not ready", "reason", check.Reason, "error", err)
+			} else {
+				h.log.Info("dependency is ready", "reason_gone", check.Reason)
+			}
 		}
+		next.Reset(time.Until(start.Add(period)))
 	}
 }
 
-// set records the result of a probe and reports whether it is a new one.
-func (h *Health) set(i int, failing bool) bool {
+// set records what a probe found and reports whether it is something new.
+func (h *Health) set(i int, now condition) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	changed := h.failing[i] != failing
-	h.failing[i] = failing
-	h.probed[i] = true
+	changed = h.known[i] != now
+	h.known[i] = now
 	return changed
 }
 
@@ -125,8 +131,8 @@ func (h *Health) Reason() string {
 	if h.stopping {
 		return shuttingDown
 	}
-	for i, failing := range h.failing {
-		if failing {
+	for i, known := range h.known {
+		if known != passing {
 			return h.checks[i].Reason
 		}
 	}
@@ -139,7 +145,7 @@ func (h *Health) Failed(reason string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i := slices.IndexFunc(h.checks, func(c Check) bool { return c.Reason == reason })
-	return i >= 0 && h.probed[i] && h.failing[i]
+	return i >= 0 && h.known[i] == failing
 }
 
 // Handler serves /healthz and /readyz.

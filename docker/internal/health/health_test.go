@@ -89,7 +89,7 @@ func TestReadinessFollowsItsDependencies(t *testing.T) {
 
 		database.down.Store(false)
 		redis.down.Store(false)
-		<-time.After(time.Second)
+		<-time.After(failingPeriod)
 		expect(ready)
 		database.hangs.Store(true)
 		<-time.After(3 * time.Second)
@@ -112,7 +112,7 @@ func TestAnAnswerNeverWaitsForAProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := &dependency{}
 		slow.hangs.Store(true)
-		h := New(slog.New(slog.DiscardHandler), Check{Reason: "redis_unreachable", Probe: slow.probe, Period: time.Minute, Timeout: time.Hour})
+		h := New(slog.New(slog.DiscardHandler), Check{Reason: "redis_unreachable", Probe: slow.probe})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- h.Run(ctx) }()
