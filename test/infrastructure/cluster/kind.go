@@ -182,7 +182,9 @@ func (k Kind) create(ctx context.Context, spec Spec) error {
 		if created != nil {
 			return fmt.Errorf("cluster %s: %s", k.Name, fullText(created))
 		}
-		return os.Chmod(k.Kubeconfig, 0o600)
+		if err := errors.Join(os.Chmod(k.Kubeconfig, 0o600), k.refuse(ctx)); ctx.Err() == nil {
+			return err
+		}
 	case <-ctx.Done():
 	}
 	// kind takes no context (kubernetes-sigs/kind#1545): without its containers it
@@ -198,6 +200,18 @@ func (k Kind) create(ctx context.Context, spec Spec) error {
 		err = errors.Join(err, fmt.Errorf("cluster %s: kind did not end within %s of being canceled; run: go tool mage cluster:delete", k.Name, cancelTimeout))
 	}
 	return errors.Join(fmt.Errorf("cluster %s: creation canceled, its containers removed: %w", k.Name, context.Cause(ctx)), err)
+}
+
+// refuse lets the nodes refuse every connection that leads nowhere: to a Service without
+// endpoints, to a pod that is gone. Linux rations its refusals to one a second for each
+// sender (icmp_ratelimit, ms), and who gets none waits for a time-out instead: what a spec
+// sees of a store that is away would depend on how often it was tried in that second.
+func (k Kind) refuse(ctx context.Context) error {
+	nodes, err := k.Nodes(ctx)
+	for _, node := range nodes {
+		err = errors.Join(err, k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "exec", node, "sysctl", "--quiet", "--write", "net.ipv4.icmp_ratelimit=0"}}))
+	}
+	return err
 }
 
 // cancelTimeout fits the five seconds that Mage gives an interrupted target.
