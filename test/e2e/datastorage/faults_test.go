@@ -305,22 +305,12 @@ var _ = Describe("When DataStorage ends", Serial, Label("fault"), SpecPriority(l
 		load.ebb(ctx)
 	})
 
-	It("because it is told to, it is not ready from that moment", SpecTimeout(broken), func(ctx SpecContext) {
-		// It serves for the drain delay more, in which it has to be seen.
-		told := make(chan struct{})
-		go func() {
-			defer GinkgoRecover()
-			defer close(told)
-			signal(ctx, dataStorageApp, "SIGTERM")
-		}()
-		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(notReady("shutting_down"))
-		Eventually(told).WithContext(ctx).Should(BeClosed())
-	})
-
-	It("because it is told to, it exits with 0 and loses nothing", SpecTimeout(broken), func(ctx SpecContext) {
+	It("because it is told to, it is not ready from that moment, exits with 0 and loses nothing", SpecTimeout(broken), func(ctx SpecContext) {
 		load := flow(ctx)
 		load.more(ctx, http.StatusCreated)
 		pods := must(world.Delete(ctx, dataStorageApp))
+		// The drain delay is short; the Service leads to the pod until another is ready.
+		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(notReady("shutting_down"))
 		Expect(must(world.ExitCode(ctx, pods[0]))).To(BeZero())
 		load.more(ctx, http.StatusCreated)
 		load.ebb(ctx)

@@ -77,9 +77,13 @@ func (i *Injector) down(ctx context.Context, app App) (up func(context.Context) 
 	if err := i.Scale(ctx, app, 0); err != nil {
 		return up, err
 	}
-	// Killed second: the kubelet would start again what ends before it knows that the pod
-	// has to go, and a process that has just been started takes no signal but this one. A
-	// process that has ended by itself in between cannot be killed, which is as good.
+	// Killed once they are to go, not before: the kubelet starts again what ends before it
+	// knows, and a process that has just been started hears no SIGTERM, so that the pod
+	// would stay for its whole grace period. A process that has ended by itself in between
+	// cannot be killed, which is as good.
+	if err := i.AwaitPods(ctx, app, doomed); err != nil {
+		return up, err
+	}
 	killed := i.signalAll(ctx, pods, "SIGKILL")
 	if err := i.AwaitPods(ctx, app, func(pods []corev1.Pod) bool { return len(pods) == 0 }); err != nil {
 		return up, errors.Join(err, killed)
@@ -275,6 +279,11 @@ func (i *Injector) where(app App) []client.ListOption {
 		name, value = label, labelled
 	}
 	return []client.ListOption{client.InNamespace(i.namespace(app)), client.MatchingLabels{name: value}}
+}
+
+// doomed reports whether all pods are about to go.
+func doomed(pods []corev1.Pod) bool {
+	return !slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.DeletionTimestamp == nil })
 }
 
 func ready(pod *corev1.Pod) bool {
