@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/renameio/v2"
+
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/host"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -178,8 +180,5 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".next", append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".next", path)
+	return renameio.WriteFile(path, append(data, '\n'), 0o644)
 }

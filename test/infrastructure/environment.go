@@ -20,11 +20,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/google/renameio/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -182,15 +182,7 @@ func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environme
 
 // pointLast makes .e2e/last the most recent evidence folder.
 func pointLast(plan *Plan) error {
-	last := filepath.Join(plan.Root, ".e2e", "last")
-	if err := os.Remove(last); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	err := os.Symlink(plan.ClusterName, last)
-	if errors.Is(err, os.ErrExist) { // another target of this checkout came first
-		return nil
-	}
-	return err
+	return renameio.Symlink(plan.ClusterName, filepath.Join(plan.Root, ".e2e", "last"))
 }
 
 // step runs fn as a step with a deadline. When it fails, every other step of the

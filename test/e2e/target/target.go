@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // EnvFile is the environment variable that names the document. Without it, the
@@ -52,11 +54,7 @@ func (t *Target) Write(path string) error {
 	if err != nil {
 		return err
 	}
-	next := path + ".next"
-	if err := os.WriteFile(next, append(data, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, path)
+	return renameio.WriteFile(path, append(data, '\n'), 0o600)
 }
 
 // Read returns the environment that EnvFile names, else the most recent one of the

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 // Run is what must be known of a run besides its counters, to tell whether they are
@@ -115,10 +117,7 @@ func (r *Record) change(change func(*Run)) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(r.file+".next", append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(r.file+".next", r.file)
+	return renameio.WriteFile(r.file, append(data, '\n'), 0o644)
 }
 
 func union(all, more []string) []string {

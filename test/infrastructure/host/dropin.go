@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // dropInFile is where podman is told what it cannot find out by itself.
@@ -69,9 +71,5 @@ func writeDropIn(root, content string) (changed bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return false, err
 	}
-	next := path + ".next" // podman reads *.conf only
-	if err := os.WriteFile(next, []byte(content), 0o644); err != nil {
-		return false, err
-	}
-	return true, os.Rename(next, path)
+	return true, renameio.WriteFile(path, []byte(content), 0o644)
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 // Outcome is how a step ended.
@@ -366,22 +368,14 @@ func (r *Recorder) write() error {
 	if err != nil {
 		return err
 	}
-	if err := replace(filepath.Join(r.opts.Dir, "timeline.json"), append(data, '\n')); err != nil {
+	if err := renameio.WriteFile(filepath.Join(r.opts.Dir, "timeline.json"), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
 	report, err := junit(r.doc)
 	if err != nil {
 		return err
 	}
-	return replace(filepath.Join(r.opts.Dir, "junit", "phases.xml"), report)
-}
-
-// replace writes a file whole or not at all.
-func replace(path string, data []byte) error {
-	if err := os.WriteFile(path+".next", data, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".next", path)
+	return renameio.WriteFile(filepath.Join(r.opts.Dir, "junit", "phases.xml"), report, 0o644)
 }
 
 // prefixer cuts what is written into lines and prints each with the step's name.
