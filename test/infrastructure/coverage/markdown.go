@@ -29,7 +29,7 @@ func Markdown(results []Result) string {
 		}
 	}
 	for _, result := range results {
-		fmt.Fprintf(&b, "\n%s: counters of %d pods", result.Service, len(result.Pods))
+		fmt.Fprintf(&b, "\n%s: counters of %s", result.Service, count(len(result.Pods), "pod"))
 		if !result.Tested {
 			b.WriteString(", none of unit and integration tests")
 		}
@@ -37,7 +37,7 @@ func Markdown(results []Result) string {
 		if len(result.Unreached) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "\n<details><summary>%d functions of %s that nothing reaches</summary>\n\n| function | file | statements |\n|---|---|---:|\n", len(result.Unreached), result.Service)
+		fmt.Fprintf(&b, "\n<details><summary>%s of %s that nothing reaches</summary>\n\n| function | file | statements |\n|---|---|---:|\n", count(len(result.Unreached), "function"), result.Service)
 		for i, function := range result.Unreached {
 			if i == shownFunctions {
 				fmt.Fprintf(&b, "| and %d more | | |\n", len(result.Unreached)-shownFunctions)
@@ -48,4 +48,12 @@ func Markdown(results []Result) string {
 		b.WriteString("\n</details>\n")
 	}
 	return b.String()
+}
+
+// count says how many things there are.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

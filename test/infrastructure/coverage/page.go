@@ -15,7 +15,7 @@ var pageSource string
 // Page is a picture of the results: one file, with everything in it, that links the
 // reports beside it.
 func Page(results []Result) ([]byte, error) {
-	parsed, err := template.New("page").Funcs(template.FuncMap{"share": share, "short": short}).Parse(pageSource)
+	parsed, err := template.New("page").Funcs(template.FuncMap{"count": count, "share": share, "short": short}).Parse(pageSource)
 	if err != nil {
 		return nil, err
 	}

@@ -115,7 +115,7 @@ func TestTestsAreMergedByStatement(t *testing.T) {
 	for _, text := range []string{
 		"| **app** | 19 | 7 | 1 | 6 | 5 | **42.1** | **73.7** |",
 		"| example.com/m/app/choice | 12 | 2 | 1 | 6 | 3 | 25.0 | 75.0 |",
-		"app: counters of 1 pods; 2 statements of generated files are not counted.",
+		"app: counters of 1 pod; 2 statements of generated files are not counted.",
 		"| `(*Choice).Nowhere` | app/choice/choice.go:29 | 2 |",
 	} {
 		if table := coverage.Markdown([]coverage.Result{result}); !strings.Contains(table, text) {
