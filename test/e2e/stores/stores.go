@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -60,7 +61,10 @@ func Redis(ctx context.Context, c *cluster.Cluster) (*redis.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return redis.NewClient(&redis.Options{Addr: address, Password: password}), nil
+	// One attempt is one: who looks whether Redis is there wants to know it of now. What
+	// goes wrong is returned, and the library's own lines would only say it again.
+	logging.Disable()
+	return redis.NewClient(&redis.Options{Addr: address, Password: password, DialerRetries: 1}), nil
 }
 
 func password(ctx context.Context, c *cluster.Cluster, name string) (string, error) {
