@@ -18,7 +18,7 @@ var _ = Describe("A sender", func() {
 		response := must(gateway.Webhook(ctx, signals.Notify(alert(ns)), signals.Header("Authorization", authorization)))
 		Expect(response).To(BeProblem(http.StatusUnauthorized, "unauthorized"))
 		Expect(response.Header.Get("WWW-Authenticate")).To(ContainSubstring("Bearer"))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
+		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
 	},
 		Entry("no token", SpecTimeout(brief), ""),
 		Entry("an empty token", SpecTimeout(brief), "Bearer "),
@@ -54,7 +54,7 @@ var _ = Describe("A sender", func() {
 		token := must(run.Account(ctx, kube, uniqueName("denied")))
 		ns := workload(ctx)
 		Expect(must(gateway.As(token).Alerts(ctx, alert(ns)))).To(BeProblem(http.StatusForbidden, "forbidden"))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
+		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
 	})
 
 	It("is refused with the permission to read only", SpecTimeout(brief), func(ctx SpecContext) {

@@ -52,7 +52,7 @@ var _ = Describe("Many signals at once", Serial, func() {
 	It("about one new problem make one RemediationRequest with an exact count", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		Expect(together(ctx, copies(50, alert(ns))...)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 49}))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(50))))
+		Expect(remediations(ctx, identity(ns))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(50))))
 	})
 
 	It("about a known problem are all counted", SpecTimeout(brief), func(ctx SpecContext) {
@@ -81,7 +81,7 @@ var _ = Describe("Two replicas", Serial, Ordered, ContinueOnFailure, Label("faul
 	It("make one RemediationRequest of 200 concurrent first signals, and count 200", SpecTimeout(broken), func(ctx SpecContext) {
 		ns := workload(ctx)
 		Expect(together(ctx, copies(200, alert(ns))...)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 199}))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(200))))
+		Expect(remediations(ctx, identity(ns))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(200))))
 	})
 
 	It("make 50 RemediationRequests of 50 problems that come ten times each", SpecTimeout(broken), func(ctx SpecContext) {

@@ -261,7 +261,7 @@ var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), Spec
 		Eventually(takesNothing).WithContext(ctx).Should(Succeed(), "the drain delay ends")
 		Expect(must(late.finish())).To(HaveStatus(http.StatusAccepted)) // nothing but the last flush sends its audit event
 		Expect(must(world.ExitCode(ctx, pods[0]))).To(BeZero())
-		found := remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))
+		found := remediations(ctx, identity(ns))
 		Expect(found).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(31))))
 		audited(ctx, found[0].Name, 32)
 	})
@@ -321,7 +321,7 @@ var _ = Describe("When the Gateway loses its own permissions", Serial, Label("fa
 		Expect(grant(ctx)).To(Succeed())
 		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
 			Should(Or(HaveStatus(http.StatusCreated), HaveStatus(http.StatusAccepted)))
-		mark := fingerprint(ns.Name + ":Deployment:" + ns.App)
+		mark := identity(ns)
 		Eventually(events.Of).WithContext(ctx).WithArguments("rr-" + mark[:12]).Should(And(Not(BeEmpty()), HaveEach(beFailure(ns, mark))))
 	})
 })

@@ -24,7 +24,7 @@ var _ = Describe("A Kubernetes event", func() {
 		Expect(response).To(HaveStatus(http.StatusCreated))
 		Expect(remediation(ctx, response).Spec).To(MatchFields(IgnoreExtras, Fields{
 			"SignalName": Equal("FailedCreate"), "Severity": Equal("warning"), "SignalType": Equal("alert"),
-			"SignalFingerprint": Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)),
+			"SignalFingerprint": Equal(identity(ns)),
 			"TargetResource":    MatchFields(IgnoreExtras, Fields{"Kind": Equal("Deployment"), "Name": Equal(ns.App), "Namespace": Equal(ns.Name)}),
 		}))
 	})
@@ -49,7 +49,7 @@ var _ = Describe("A Kubernetes event", func() {
 		_, pod := must2(ns.DeploymentWithPod(ctx, "app"))
 		response := must(gateway.Event(ctx, signals.Warning("BackOff", signals.Reference{APIVersion: "v1", Kind: "Pod", Namespace: ns.Name, Name: pod.Name})))
 		Expect(response).To(HaveStatus(http.StatusCreated))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
+		Expect(response.Fingerprint).To(Equal(identity(ns)))
 	})
 
 	It("keeps its labels and annotations, and who reported it", SpecTimeout(brief), func(ctx SpecContext) {
@@ -69,7 +69,7 @@ var _ = Describe("A Kubernetes event", func() {
 		event.InvolvedObject.Namespace = ""
 		response := must(gateway.Event(ctx, event))
 		Expect(response).To(HaveStatus(http.StatusCreated))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
+		Expect(response.Fingerprint).To(Equal(identity(ns)))
 	})
 
 	It("of type Normal is refused", SpecTimeout(brief), func(ctx SpecContext) {

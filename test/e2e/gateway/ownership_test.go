@@ -19,7 +19,7 @@ var _ = Describe("A problem belongs to", func() {
 		ns := managed(ctx)
 		_, pod := must2(ns.DeploymentWithPod(ctx, "app"))
 		response := created(ctx, signals.Firing("Crash", "namespace", ns.Name, "pod", pod.Name))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
+		Expect(response.Fingerprint).To(Equal(identity(ns)))
 		Expect(remediation(ctx, response).Spec.TargetResource.Name).To(Equal(pod.Name))
 	})
 
@@ -27,7 +27,7 @@ var _ = Describe("A problem belongs to", func() {
 		ns := managed(ctx)
 		_, pod := must2(ns.DeploymentWithPod(ctx, "app"))
 		response := created(ctx, signals.Firing("Stuck", "namespace", ns.Name, "replicaset", metav1.GetControllerOf(pod).Name))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
+		Expect(response.Fingerprint).To(Equal(identity(ns)))
 	})
 
 	It("the StatefulSet of a pod", SpecTimeout(brief), func(ctx SpecContext) {
@@ -56,7 +56,7 @@ var _ = Describe("A problem belongs to", func() {
 		must2(ns.DeploymentWithPod(ctx, "app"))
 		must(ns.Service(ctx, "front", "app"))
 		response := created(ctx, signals.Firing("Slow", "namespace", ns.Name, "service", "front"))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
+		Expect(response.Fingerprint).To(Equal(identity(ns)))
 	})
 
 	It("the Deployment of the one pod among a Service's that has an owner", SpecTimeout(brief), func(ctx SpecContext) {
@@ -67,7 +67,7 @@ var _ = Describe("A problem belongs to", func() {
 		must2(ns.DeploymentWithPod(ctx, "app"))
 		must(ns.Service(ctx, "front", "app"))
 		response := created(ctx, signals.Firing("Slow", "namespace", ns.Name, "service", "front"))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
+		Expect(response.Fingerprint).To(Equal(identity(ns)))
 	})
 
 	It("a Service without a selector", SpecTimeout(brief), func(ctx SpecContext) {

@@ -26,7 +26,7 @@ var _ = Describe("A Prometheus alert", func() {
 		response := created(ctx, alert(ns))
 		Expect(response.Result).To(MatchFields(IgnoreExtras, Fields{
 			"Status": Equal("created"), "Duplicate": BeFalse(), "Message": Not(BeEmpty()),
-			"Fingerprint": Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)),
+			"Fingerprint": Equal(identity(ns)),
 			"Name":        Equal("rr-" + response.Fingerprint[:12] + "-1"), "Namespace": Equal(kube.Target.Namespace),
 			"Metadata": PointTo(MatchFields(IgnoreExtras, Fields{"Count": Equal(1)})),
 		}))
@@ -99,7 +99,7 @@ var _ = Describe("A Prometheus alert", func() {
 		response := send(ctx, alert(ns).Resolved())
 		Expect(response).To(HaveStatus(http.StatusOK))
 		Expect(response.Status).To(Equal("resolved"))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
+		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
 	})
 
 	It("leaves an open RemediationRequest as it is when it is resolved", SpecTimeout(brief), func(ctx SpecContext) {
@@ -122,7 +122,7 @@ var _ = Describe("The labels of an alert", func() {
 		ns := workload(ctx)
 		response := created(ctx, signals.Firing("Down", "namespace", "monitoring", "pod", "kube-state-metrics-0",
 			"exported_namespace", ns.Name, "exported_deployment", ns.App))
-		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Deployment:" + ns.App)))
+		Expect(response.Fingerprint).To(Equal(identity(ns)))
 	})
 
 	It("name the namespace by exported_namespace before namespace", SpecTimeout(brief), func(ctx SpecContext) {
@@ -240,7 +240,7 @@ var _ = Describe("A webhook with several alerts", func() {
 		ns := workload(ctx)
 		response := send(ctx, alert(ns), alert(ns, "alertname", "KubePodCrashLooping"))
 		Expect(response.Summary).To(PointTo(Equal(signals.Summary{Total: 2, Created: 1, Deduplicated: 1})))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(2))))
+		Expect(remediations(ctx, identity(ns))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(2))))
 	})
 
 	It("is taken as far as it is good", SpecTimeout(brief), func(ctx SpecContext) {

@@ -63,7 +63,7 @@ var _ = Describe("Without X-Timestamp an alert", func() {
 		ns := workload(ctx)
 		response := send(ctx, alert(ns), alert(ns).Began(time.Now().Add(2*time.Minute+settled*2)))
 		Expect(response).To(BeProblem(http.StatusBadRequest, outsideWindow))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
+		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
 	})
 })
 

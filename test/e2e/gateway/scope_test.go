@@ -31,7 +31,7 @@ var _ = Describe("The Gateway acts", func() {
 		ns := namespace(ctx, labels...)
 		must(ns.Deployment(ctx, "app"))
 		Expect(send(ctx, alert(ns))).To(beRejected())
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
+		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
 	},
 		Entry("without a label", SpecTimeout(brief)),
 		Entry("that opts out", SpecTimeout(brief), workloads.LabelManaged, "false"),

@@ -223,6 +223,11 @@ func remediations(ctx context.Context, fingerprint string) []v1alpha1.Remediatio
 	return list.Items
 }
 
+// identity is the fingerprint of the problems of a namespace's App.
+func identity(ns *workloads.Namespace) string {
+	return fingerprint(ns.Name + ":Deployment:" + ns.App)
+}
+
 // fingerprint is the identity of a workload's problems: SHA-256 of the parts with
 // colons between them.
 func fingerprint(parts string) string {

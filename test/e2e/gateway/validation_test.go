@@ -93,7 +93,7 @@ var _ = Describe("A body", func() {
 		ns := workload(ctx)
 		response := must(gateway.Post(ctx, signals.PrometheusPath, sized(ns, limitBytes+1)))
 		Expect(response).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
-		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:"+ns.App))).To(BeEmpty())
+		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
 	})
 
 	DescribeTable("is refused as", func(ctx SpecContext, media string) {
