@@ -587,28 +587,6 @@ func TestContention(t *testing.T) {
 	}
 }
 
-func TestDuplicatesPerSecond(t *testing.T) {
-	g, w := start(t, newStorage(t)), managed(t)
-	const workloads, senders, each = 20, 20, 50
-	for i := range workloads {
-		w.deployment(t, fmt.Sprint("app-", i))
-		w.must(t, g, fmt.Sprint("app-", i), http.StatusCreated)
-	}
-	var group sync.WaitGroup
-	start := time.Now()
-	for s := range senders {
-		group.Go(func() {
-			for i := range each {
-				if got, err := w.send(t.Context(), g, fmt.Sprint("app-", (s+i)%workloads), w.token); err != nil || got.Code != http.StatusAccepted {
-					t.Errorf("got %d %+v, %v", got.Code, got.Body, err)
-				}
-			}
-		})
-	}
-	group.Wait()
-	t.Logf("%.0f duplicates per second", senders*each/time.Since(start).Seconds())
-}
-
 func TestDataStorageAway(t *testing.T) {
 	g, w := start(t, newStorage(t)), managed(t)
 	g.storage.down.Store(true)
