@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,8 +65,9 @@ func Open(kubeconfig string, options Options) (*Applier, error) {
 }
 
 var (
-	secretsResource = corev1.SchemeGroupVersion.WithResource("secrets")
-	getOptions      = metav1.GetOptions{}
+	secretsResource      = corev1.SchemeGroupVersion.WithResource("secrets")
+	statefulSetsResource = appsv1.SchemeGroupVersion.WithResource("statefulsets")
+	getOptions           = metav1.GetOptions{}
 )
 
 // resource returns the door to the objects of ref's kind, in ref's namespace when

@@ -26,6 +26,11 @@ const (
 	AuthorityAnnotation = "e2e.kubernaut.ai/certificate-authority"
 	// BundleAnnotation on a ConfigMap puts the authority's certificate into ca.crt.
 	BundleAnnotation = "e2e.kubernaut.ai/ca-bundle"
+	// PreparesAnnotation on a Job names the StatefulSet of its namespace that it
+	// prepares. The Job's pods get the StatefulSet's revision as the same annotation, so
+	// that it runs again when the StatefulSet's pods have changed, and perhaps with them
+	// where their data lie.
+	PreparesAnnotation = "e2e.kubernaut.ai/prepares"
 )
 
 // AuthoritySecret is the Secret that a namespace's certificates are signed with.
@@ -79,6 +84,13 @@ func checkAnnotations(obj *unstructured.Unstructured) []error {
 			if obj.GetKind() != "ConfigMap" {
 				refuse(annotation, "only a ConfigMap can have it")
 			}
+		case PreparesAnnotation:
+			if !isJob(obj) {
+				refuse(annotation, "only a Job can have it")
+			}
+			if value == "" {
+				refuse(annotation, "names no StatefulSet")
+			}
 		}
 	}
 	return problems
@@ -94,7 +106,10 @@ func listed(list string) []string {
 func (a *Applier) fill(ctx context.Context, obj, current *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	annotations := obj.GetAnnotations()
 	_, bundle := annotations[BundleAnnotation]
+	prepared, prepares := annotations[PreparesAnnotation]
 	switch {
+	case prepares:
+		return a.fillJob(ctx, obj, prepared)
 	case isSecret(obj):
 		return a.fillSecret(ctx, obj, current)
 	case bundle:
@@ -106,6 +121,19 @@ func (a *Applier) fill(ctx context.Context, obj, current *unstructured.Unstructu
 		return filled, unstructured.SetNestedField(filled.Object, string(authority.bundle()), "data", bundleKey)
 	}
 	return obj, nil
+}
+
+func (a *Applier) fillJob(ctx context.Context, job *unstructured.Unstructured, prepared string) (*unstructured.Unstructured, error) {
+	set, err := a.dynamic.Resource(statefulSetsResource).Namespace(job.GetNamespace()).Get(ctx, prepared, getOptions)
+	if err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", PreparesAnnotation, err)
+	}
+	revision, _, err := unstructured.NestedString(set.Object, "status", "updateRevision")
+	if err != nil {
+		return nil, err
+	}
+	filled := job.DeepCopy()
+	return filled, unstructured.SetNestedField(filled.Object, revision, "spec", "template", "metadata", "annotations", PreparesAnnotation)
 }
 
 func (a *Applier) fillSecret(ctx context.Context, obj, current *unstructured.Unstructured) (*unstructured.Unstructured, error) {

@@ -316,6 +316,19 @@ spec:
       containers: [{name: migrate, image: one}]
 `
 
+const statefulSet = `
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: postgresql, namespace: NS}
+spec:
+  serviceName: postgresql
+  selector: {matchLabels: {app: postgresql}}
+  template:
+    metadata: {labels: {app: postgresql}}
+    spec:
+      containers: [{name: postgresql, image: postgresql}]
+`
+
 // collectGarbage stands in for the controller that the API server lacks here: it
 // lets an object go whose deletion waits for its dependents.
 func collectGarbage(t *testing.T, a *Applier, namespace, name string) {
@@ -373,6 +386,19 @@ func TestApplyReplacesJobs(t *testing.T) {
 	}})
 	step(strings.Replace(job, "image: one", "image: two", 1), "1 replaced", true)
 	step(strings.Replace(job, "image: one", "image: two", 1), "1 unchanged", false)
+
+	// What it prepares changes.
+	prepares := strings.Replace(job, "name: migrations,", "name: migrations, annotations: {e2e.kubernaut.ai/prepares: postgresql},", 1)
+	_, err := a.Apply(within(t, 20*time.Second), objects(t, namespace, prepares))
+	if want := `annotation e2e.kubernaut.ai/prepares: statefulsets.apps "postgresql" not found`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	mustApply(t, a, objects(t, namespace, statefulSet))
+	setStatus(t, a, namespace, "statefulsets", "postgresql", appsv1.StatefulSetStatus{UpdateRevision: "postgresql-1"})
+	step(prepares, "1 replaced", true)
+	step(prepares, "1 unchanged", false)
+	setStatus(t, a, namespace, "statefulsets", "postgresql", appsv1.StatefulSetStatus{UpdateRevision: "postgresql-2"})
+	step(prepares, "1 replaced", true)
 }
 
 // setStatus plays the controllers that the API server lacks here.
