@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +62,9 @@ func checkAnnotations(obj *unstructured.Unstructured) []error {
 	refuse := func(annotation, format string, args ...any) {
 		problems = append(problems, fmt.Errorf("annotation %s: %s", annotation, fmt.Sprintf(format, args...)))
 	}
-	for annotation, value := range obj.GetAnnotations() {
+	annotations := obj.GetAnnotations()
+	for _, annotation := range slices.Sorted(maps.Keys(annotations)) {
+		value := annotations[annotation]
 		switch annotation {
 		case RandomAnnotation:
 			if !isSecret(obj) {

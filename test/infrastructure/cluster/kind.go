@@ -182,6 +182,7 @@ func (k Kind) create(ctx context.Context, spec Spec) error {
 		if created != nil {
 			return fmt.Errorf("cluster %s: %s", k.Name, fullText(created))
 		}
+		// Canceled by now, it is removed as one that was canceled before.
 		if err := errors.Join(os.Chmod(k.Kubeconfig, 0o600), k.refuse(ctx)); ctx.Err() == nil {
 			return err
 		}
