@@ -12,10 +12,10 @@ import (
 func (e *Environment) gather(ctx context.Context, dir string, nodes []string) error {
 	var collectors []gather.Collector
 	for _, node := range nodes {
-		collectors = append(collectors, gather.Node{Runner: e.Runner, Engine: e.EngineName, Node: node})
+		collectors = append(collectors, gather.Node{Runner: e.adapters.Runner, Engine: e.adapters.EngineName, Node: node})
 	}
-	if _, err := os.Stat(e.kubeconfig()); err == nil {
-		collectors = append(collectors, gather.Summary{Kubeconfig: e.kubeconfig()}, gather.Objects{Kubeconfig: e.kubeconfig()}, gather.Logs{Kubeconfig: e.kubeconfig()})
+	if _, err := os.Stat(e.state.Kubeconfig()); err == nil {
+		collectors = append(collectors, gather.Summary{Kubeconfig: e.state.Kubeconfig()}, gather.Objects{Kubeconfig: e.state.Kubeconfig()}, gather.Logs{Kubeconfig: e.state.Kubeconfig()})
 	}
 	return gather.All(ctx, dir, collectors...)
 }
