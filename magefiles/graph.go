@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/signals"
 )
 
 // The phases and what must come before each: this file is the hybrid order. A
@@ -166,7 +167,9 @@ func environment(ctx context.Context, variant string) (*infrastructure.Environme
 	return env, nil
 }
 
+// plan is what every target comes by before it starts anything.
 func plan(variant string) (*infrastructure.Plan, error) {
+	signals.AsInterrupt(func(line string) { fmt.Fprintln(os.Stderr, line) })
 	config, err := infrastructure.ReadConfig(os.Environ())
 	if err != nil {
 		return nil, err

@@ -88,10 +88,6 @@ type Local struct {
 
 var _ Runner = Local{}
 
-// grace is how long a program may take to end after SIGTERM before it is killed.
-// Mage leaves an interrupted target five seconds in all.
-const grace = 2 * time.Second
-
 // Run implements Runner.
 func (l Local) Run(ctx context.Context, cmd Cmd) error {
 	if len(cmd.Args) == 0 {
@@ -116,9 +112,9 @@ func (l Local) Run(ctx context.Context, cmd Cmd) error {
 	// A group of its own: Ctrl-C on the terminal reaches this process only, which
 	// then ends the program in order; and what the program started ends with it.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGTERM) }
+	c.Cancel = func() error { return terminate(c.Process.Pid) }
 	c.WaitDelay = grace
-	err := c.Run()
+	err := run(ctx, c)
 	if err == nil {
 		return nil
 	}
@@ -130,6 +126,30 @@ func (l Local) Run(ctx context.Context, cmd Cmd) error {
 		code = c.ProcessState.ExitCode()
 	}
 	return &Error{Args: cmd.Args, ExitCode: code, Stderr: stderr.String(), Err: err}
+}
+
+// run runs a program whose group ends with ctx, and with this process.
+func run(ctx context.Context, c *exec.Cmd) error {
+	dog, err := watch()
+	if err != nil {
+		return fmt.Errorf("watchdog: %w", err)
+	}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	group := c.Process.Pid
+	remove, err := dog.add(group)
+	if err != nil {
+		return errors.Join(fmt.Errorf("watchdog: %w", err), c.Process.Kill(), c.Wait())
+	}
+	defer remove()
+	canceled := make(chan time.Time, 1)
+	stop := context.AfterFunc(ctx, func() { canceled <- time.Now() })
+	err = c.Wait()
+	if !stop() {
+		clear(group, (<-canceled).Add(grace))
+	}
+	return err
 }
 
 // Output runs a program and returns what it wrote to standard output, without the
