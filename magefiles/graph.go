@@ -13,9 +13,9 @@ import (
 	"sync"
 
 	"github.com/magefile/mage/mg"
-	"golang.org/x/term"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/signals"
 )
 
@@ -159,7 +159,7 @@ func environment(ctx context.Context, variant string) (*infrastructure.Environme
 	if err != nil {
 		return nil, err
 	}
-	env, err := infrastructure.Open(ctx, plan, screen())
+	env, err := infrastructure.Open(ctx, plan, shown())
 	if err != nil {
 		return nil, err
 	}
@@ -180,8 +180,8 @@ func plan(variant string) (*infrastructure.Plan, error) {
 	return infrastructure.NewPlan(".", infrastructure.Kubernaut(), config)
 }
 
-func screen() infrastructure.Screen {
-	return infrastructure.Screen{Out: os.Stderr, Results: os.Stdout, Terminal: term.IsTerminal(int(os.Stderr.Fd())), Verbose: mg.Verbose()}
+func shown() infrastructure.Screen {
+	return infrastructure.Screen{Out: os.Stderr, Results: os.Stdout, Terminal: screen.Terminal(os.Stderr, os.Getenv), Verbose: mg.Verbose()}
 }
 
 // selected is the variant that E2E_COVERAGE asks for.

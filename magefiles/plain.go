@@ -9,9 +9,9 @@ import (
 	"os"
 
 	"github.com/magefile/mage/mg"
-	"golang.org/x/term"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 )
 
 // Doctor shows what this machine has and lacks for the end-to-end run.
@@ -20,7 +20,7 @@ func Doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return infrastructure.Doctor(ctx, plan, os.Stdout, term.IsTerminal(int(os.Stdout.Fd())))
+	return infrastructure.Doctor(ctx, plan, os.Stdout, screen.Color(os.Stdout, os.Getenv))
 }
 
 // Setup installs what is missing on this machine, where it may.

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
 	"kubernaut.ai/e2e/test/infrastructure/host"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -113,7 +115,7 @@ type Screen struct {
 }
 
 // Open chooses the engine and returns an environment for the plan with the real
-// adapters. It makes the evidence folder and points .e2e/last at it.
+// adapters. It makes nothing: evidence comes with the first step.
 func Open(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) {
 	runner := command.Local{Log: timeline.Log}
 	name, err := host.Choose(ctx, runner, plan.Config.Engine)
@@ -135,19 +137,14 @@ func Open(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) 
 }
 
 // OpenWith is Open with given adapters.
-func OpenWith(plan *Plan, screen Screen, adapters Adapters) (*Environment, error) {
-	recorder, err := timeline.New(timeline.Options{
-		Dir: plan.evidenceDir(), Cluster: plan.ClusterName, Variant: string(plan.Variant),
-		Out: screen.Out, Terminal: screen.Terminal, Verbose: screen.Verbose,
+func OpenWith(plan *Plan, shown Screen, adapters Adapters) (*Environment, error) {
+	recorder := timeline.New(timeline.Options{
+		Folder:  plan.evidence,
+		Cluster: plan.ClusterName, Variant: string(plan.Variant),
+		Screen: screen.On(shown.Out, shown.Terminal), Verbose: shown.Verbose,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := pointLast(plan); err != nil {
-		return nil, err
-	}
 	env := &Environment{
-		Plan: plan, Adapters: adapters, Timeline: recorder, results: screen.Results,
+		Plan: plan, Adapters: adapters, Timeline: recorder, results: shown.Results,
 		refs: map[string]string{}, own: map[string]bool{}, nodeImages: map[string]map[string]bool{},
 	}
 	if env.results == nil {
@@ -156,6 +153,7 @@ func OpenWith(plan *Plan, screen Screen, adapters Adapters) (*Environment, error
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.compile = onceContext(env.compileServices)
 	if plan.Variant == Coverage {
+		var err error
 		if env.record, err = coverage.OpenRecord(filepath.Join(env.coverageDir(), "run.json")); err != nil {
 			return nil, err
 		}
@@ -180,9 +178,24 @@ func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environme
 	return variation, nil
 }
 
-// pointLast makes .e2e/last the most recent evidence folder.
-func pointLast(plan *Plan) error {
-	return renameio.Symlink(plan.ClusterName, filepath.Join(plan.Root, ".e2e", "last"))
+// evidence returns the folder of the evidence. Where a run begins, .e2e/last points to
+// it from now on; looking, and a variation, leave it where it is.
+func (p *Plan) evidence(fresh bool) (string, error) {
+	dir := p.evidenceDir()
+	if !fresh || p.EvidenceDir != "" {
+		return dir, nil
+	}
+	last := filepath.Join(p.Root, ".e2e", "last")
+	if err := os.MkdirAll(filepath.Dir(last), 0o755); err != nil {
+		return "", err
+	}
+	// In what was unpacked from an archive that follows links it is a copy.
+	if info, err := os.Lstat(last); err == nil && info.IsDir() {
+		if err := os.RemoveAll(last); err != nil {
+			return "", err
+		}
+	}
+	return dir, renameio.Symlink(p.ClusterName, last)
 }
 
 // step runs fn as a step with a deadline. When it fails, every other step of the

@@ -17,6 +17,7 @@ import (
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -104,13 +105,13 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 				args = append(args, flag+"="+value)
 			}
 		}
-		out := &lines{say: e.Timeline.Say}
+		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		err := e.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
 			Env:    []string{target.EnvFile + "=" + e.targetFile()},
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
-		out.flush()
+		out.Flush()
 		report, reportErr := e.readReport(filepath.Join(e.evidenceDir(), "junit", name+".json"), name)
 		if reportErr != nil {
 			return cmp.Or(err, reportErr)

@@ -42,6 +42,7 @@ type Error struct {
 	Args     []string
 	ExitCode int    // -1 when it did not start or a signal ended it
 	Stderr   string // the last lines it wrote to standard error
+	Cause    error  // why it was told to end; nil if it ended by itself
 	Err      error
 }
 
@@ -60,12 +61,14 @@ const tailLines = 12
 // be complete.
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: ", Quote(e.Args))
-	if e.ExitCode >= 0 {
-		fmt.Fprintf(&b, "exit %d", e.ExitCode)
-	} else {
-		fmt.Fprintf(&b, "%v", e.Err)
+	ended := fmt.Sprintf("exit %d", e.ExitCode)
+	if e.ExitCode < 0 {
+		ended = fmt.Sprint(e.Err)
 	}
+	if e.Cause != nil {
+		ended = fmt.Sprintf("%v (%s)", e.Cause, ended)
+	}
+	fmt.Fprintf(&b, "%s: %s", Quote(e.Args), ended)
 	lines := strings.Split(strings.TrimSpace(e.Stderr), "\n")
 	if len(lines) > tailLines {
 		lines = lines[len(lines)-tailLines:]
@@ -76,8 +79,13 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
+// Unwrap returns why it was told to end, and how it ended.
+func (e *Error) Unwrap() []error {
+	if e.Cause == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Cause, e.Err}
+}
 
 // Local runs programs on this machine.
 type Local struct {
@@ -118,14 +126,11 @@ func (l Local) Run(ctx context.Context, cmd Cmd) error {
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = errors.Join(cause, err)
-	}
 	code := -1
 	if c.ProcessState != nil {
 		code = c.ProcessState.ExitCode()
 	}
-	return &Error{Args: cmd.Args, ExitCode: code, Stderr: stderr.String(), Err: err}
+	return &Error{Args: cmd.Args, ExitCode: code, Stderr: stderr.String(), Cause: context.Cause(ctx), Err: err}
 }
 
 // run runs a program whose group ends with ctx, and with this process.
