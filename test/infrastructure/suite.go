@@ -108,7 +108,7 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		err := e.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
-			Env:    []string{target.EnvFile + "=" + e.targetFile()},
+			Env:    []string{"GOFLAGS=", "GOWORK=off", target.EnvFile + "=" + e.targetFile()},
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.Flush()

@@ -1,8 +1,8 @@
-// Package services runs what the integration tests talk to: a PostgreSQL and a
+// Package testservers runs what the integration tests talk to: a PostgreSQL and a
 // Redis on free ports of 127.0.0.1, empty and for one run, and it tells where the
 // programs of a Kubernetes API server lie. Installed programs are used where there
 // are some, else containers. It never touches a server that it did not start.
-package services
+package testservers
 
 import (
 	"context"
