@@ -57,8 +57,8 @@ const (
 	look     = 50 * time.Millisecond
 )
 
-// end sends SIGTERM to each process that this one has started or starts, until done
-// is closed, and kills those that are left when their time is up.
+// end sends SIGTERM to what this process has started or starts, until done is closed,
+// and kills what is left when its time is up.
 func end(done <-chan struct{}) {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -66,7 +66,7 @@ func end(done <-chan struct{}) {
 	defer ticker.Stop()
 	var told []int
 	for {
-		for _, pid := range children() {
+		for _, pid := range started(os.Getpid()) {
 			if !slices.Contains(told, pid) {
 				_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended just now
 				told = append(told, pid)
@@ -77,7 +77,7 @@ func end(done <-chan struct{}) {
 			return
 		case <-ticker.C:
 		case <-deadline.C:
-			for _, pid := range children() {
+			for _, pid := range started(os.Getpid()) {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 			os.Exit(1)
@@ -85,15 +85,22 @@ func end(done <-chan struct{}) {
 	}
 }
 
-// children are the processes that this one has started.
-func children() []int {
+// started are the processes that a process has started, and those that they have, in
+// this one's group: those that Ctrl-C would reach. So the compilers of a go command
+// are among them, which does not end them; the programs of a target are not: it gives
+// each a group, and ends them in order.
+func started(pid int) []int {
 	var pids []int
-	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	lists, _ := filepath.Glob(procFile(pid, "task/*/children"))
 	for _, file := range lists {
 		list, _ := os.ReadFile(file) // a thread that has ended has none
 		for _, field := range bytes.Fields(list) {
-			if pid, err := strconv.Atoi(string(field)); err == nil {
-				pids = append(pids, pid)
+			child, err := strconv.Atoi(string(field))
+			if err != nil {
+				continue
+			}
+			if group, err := syscall.Getpgid(child); err == nil && group == syscall.Getpgrp() {
+				pids = append(append(pids, child), started(child)...)
 			}
 		}
 	}

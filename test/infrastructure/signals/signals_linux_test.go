@@ -107,6 +107,58 @@ func target() error {
 	}
 }
 
+// TestWhatMageCompilesWithEndsToo is about a go command that is killed by the signal
+// while what it has started knows nothing.
+func TestWhatMageCompilesWithEndsToo(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Link(self, filepath.Join(dir, "mage")); err != nil {
+		t.Fatal(err)
+	}
+	compiler := "#!/bin/sh\nsh -c 'echo $$; sleep 60; :' & wait\n"
+	if err := os.WriteFile(filepath.Join(dir, "target"), []byte(compiler), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	mage, err := os.StartProcess(filepath.Join(dir, "mage"), []string{"mage"}, &os.ProcAttr{
+		Env: environ("mage"), Files: []*os.File{nil, w, os.Stderr}, Sys: &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(-mage.Pid, syscall.SIGKILL) })
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out := bufio.NewReader(r)
+	for range 2 { // mage, and what the compiler has started
+		if _, err := out.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	started := time.Now()
+	if err := mage.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(out); err != nil { // until none of them holds the other end
+		t.Fatal(err)
+	}
+	if took := time.Since(started); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if _, err := mage.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // tree is the three programs while they run.
 type tree struct {
 	outermost *os.Process
