@@ -37,6 +37,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -122,28 +123,29 @@ type Screen struct {
 }
 
 // Open chooses the engine, takes the lock of the plan's cluster and returns an
-// environment with the real adapters and an evidence folder of its own, at which it
-// points .e2e/last. Close gives the lock up.
-func Open(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) {
+// environment with the real adapters. Its first step makes an evidence folder of its own,
+// at which .e2e/last points from then on; a first step that only ends a run adds to that
+// one's. Close gives the lock up.
+func Open(ctx context.Context, plan *Plan, shown Screen) (*Environment, error) {
 	engine, said, err := chooseEngine(ctx, plan)
 	if err != nil {
 		return nil, err
 	}
-	env, err := OpenWith(ctx, plan, screen, RealAdapters(plan, engine))
+	env, err := OpenWith(ctx, plan, shown, RealAdapters(plan, engine))
 	if err == nil && said != "" {
 		env.Timeline.Say("%s", said)
 	}
 	return env, err
 }
 
-// Reopen is Open for what ends a run: it adds to the evidence of the newest one and takes
-// the engine that the cluster was made with, whether or not that works.
-func Reopen(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) {
+// Reopen is Open for what ends a run: it takes the engine that the cluster was made with,
+// whether or not that works.
+func Reopen(ctx context.Context, plan *Plan, shown Screen) (*Environment, error) {
 	name, err := engineOf(ctx, plan)
 	if err != nil {
 		return nil, err
 	}
-	return ReopenWith(ctx, plan, screen, RealAdapters(plan, name))
+	return OpenWith(ctx, plan, shown, RealAdapters(plan, name))
 }
 
 // RealAdapters are those of the plan's cluster in an engine.
@@ -167,54 +169,47 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 	}
 }
 
-// OpenWith is Open with given adapters.
-func OpenWith(ctx context.Context, plan *Plan, screen Screen, adapters Adapters) (*Environment, error) {
-	return open(ctx, plan, screen, adapters, func(state checkout.Cluster) (string, error) { return state.Begin(time.Now()) })
-}
-
-// ReopenWith is Reopen with given adapters.
-func ReopenWith(ctx context.Context, plan *Plan, screen Screen, adapters Adapters) (*Environment, error) {
-	return open(ctx, plan, screen, adapters, func(state checkout.Cluster) (string, error) { return state.Latest(time.Now()) })
-}
-
-// open makes an environment. One whose evidence goes to a folder that the plan names is
-// part of another and takes no lock.
-func open(ctx context.Context, plan *Plan, screen Screen, adapters Adapters, evidence func(checkout.Cluster) (string, error)) (_ *Environment, err error) {
+// OpenWith is Open with given adapters. A plan whose evidence has a folder of its own is
+// part of a run that has the lock.
+func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) (_ *Environment, err error) {
 	own := *plan
 	env := &Environment{
-		Plan: &own, adapters: adapters, state: plan.cluster(), results: screen.Results,
+		Plan: &own, adapters: adapters, state: plan.cluster(), results: cmp.Or(shown.Results, io.Discard),
 		refs: map[string]string{}, packaged: map[string]bool{}, selected: map[string]int{},
 		nodeImages: map[string]func() (map[string]bool, error){},
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, env.Close())
-		}
-	}()
 	if own.Evidence == "" {
-		if env.lock, err = plan.lock(ctx, screen.Out); err != nil {
-			return nil, err
-		}
-		if own.Evidence, err = evidence(env.state); err != nil {
+		if env.lock, err = plan.lock(ctx, shown.Out); err != nil {
 			return nil, err
 		}
 	}
-	env.Timeline, err = timeline.New(timeline.Options{
-		Dir: own.Evidence, Cluster: plan.ClusterName, Variant: string(plan.Variant),
-		Out: screen.Out, Terminal: screen.Terminal, Verbose: screen.Verbose,
+	env.Timeline = timeline.New(timeline.Options{
+		Folder: env.evidenceFolder, Cluster: plan.ClusterName, Variant: string(plan.Variant),
+		Screen: screen.On(shown.Out, shown.Terminal), Verbose: shown.Verbose,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if env.results == nil {
-		env.results = io.Discard
-	}
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })
 	if plan.Variant == Coverage {
-		env.record, err = coverage.OpenRecord(env.recordFile())
+		if env.record, err = coverage.OpenRecord(env.recordFile()); err != nil {
+			return nil, errors.Join(err, env.Close())
+		}
 	}
-	return env, err
+	return env, nil
+}
+
+// evidenceFolder is where the evidence goes, asked by the first step: a folder of its own
+// for a run, that of the newest one for what ends it.
+func (e *Environment) evidenceFolder(fresh bool) (dir string, err error) {
+	switch {
+	case e.Evidence != "":
+		return e.Evidence, nil
+	case fresh:
+		dir, err = e.state.Begin(time.Now())
+	default:
+		dir, err = e.state.Latest(time.Now())
+	}
+	e.Evidence = dir
+	return dir, err
 }
 
 // lock takes the lock of the plan's cluster, and says who has it while it is another's.

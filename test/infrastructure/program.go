@@ -9,6 +9,7 @@ import (
 
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -42,8 +43,8 @@ func (e *Environment) runProgram(ctx context.Context, p Phase) error {
 		if err := e.writeTarget(ctx); err != nil {
 			return err
 		}
-		progress := &lines{say: e.Timeline.Say}
-		defer progress.flush()
+		progress := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
+		defer progress.Flush()
 		return e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: []string{e.programBinary(p.Name), e.Evidence}, Dir: e.Root,
 			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile()}, goEnv...),

@@ -17,6 +17,7 @@ import (
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -177,13 +178,13 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 			args = append(args, "--seed="+strconv.FormatInt(e.Config.Suite.Seed, 10))
 		}
 		args = append(args, e.Config.Suite.selection("")...)
-		out := &lines{say: e.Timeline.Say}
+		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		err := e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
 			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile()}, goEnv...),
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
-		out.flush()
+		out.Flush()
 		report, reportErr := e.readReport(filepath.Join(e.Evidence, "junit", name+".json"), name)
 		if reportErr != nil {
 			return cmp.Or(err, reportErr)

@@ -162,7 +162,9 @@ func (t *trial) attempt(ctx context.Context, m Mutant, r *result, step *timeline
 		return err
 	}
 	step.Status("building")
-	phase := func(kind infrastructure.Kind) infrastructure.Phase { return infrastructure.Phase{Kind: kind, Name: m.Service} }
+	phase := func(kind infrastructure.Kind) infrastructure.Phase {
+		return infrastructure.Phase{Kind: kind, Name: m.Service}
+	}
 	for _, p := range []infrastructure.Phase{{Kind: infrastructure.CompileServices}, phase(infrastructure.BuildImage)} {
 		if err := env.Do(ctx, p); err != nil {
 			return err

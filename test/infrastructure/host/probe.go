@@ -166,6 +166,9 @@ func (b brief) Error() string {
 	if !errors.As(b.err, &failed) {
 		return b.err.Error()
 	}
+	if failed.Cause != nil {
+		return failed.Cause.Error()
+	}
 	if failed.ExitCode < 0 {
 		return strings.ReplaceAll(failed.Err.Error(), "\n", ": ")
 	}

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/term"
-
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 )
 
 // What follows needs no manifest, and so works while one is broken.
@@ -27,7 +26,7 @@ func (t Targets) DeleteCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	env, err := infrastructure.Reopen(ctx, plan, screen())
+	env, err := infrastructure.Reopen(ctx, plan, shown())
 	if err != nil {
 		return err
 	}
@@ -53,7 +52,7 @@ func (t Targets) CollectCoverage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	env, err := infrastructure.Reopen(ctx, plan, screen())
+	env, err := infrastructure.Reopen(ctx, plan, shown())
 	if err != nil {
 		return err
 	}
@@ -83,7 +82,7 @@ func (t Targets) Clean(ctx context.Context) error {
 // Doctor shows what this machine has and lacks.
 func (t Targets) Doctor(ctx context.Context) error {
 	return t.outlined(func(plan *infrastructure.Plan) error {
-		return infrastructure.Doctor(ctx, plan, os.Stdout, term.IsTerminal(int(os.Stdout.Fd())))
+		return infrastructure.Doctor(ctx, plan, os.Stdout, screen.Color(os.Stdout, os.Getenv))
 	})
 }
 

@@ -18,9 +18,10 @@ import (
 	"sync/atomic"
 
 	"github.com/magefile/mage/mg"
-	"golang.org/x/term"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
+	"kubernaut.ai/e2e/test/infrastructure/signals"
 )
 
 // Targets are the targets of a catalog.
@@ -96,7 +97,7 @@ func (t Targets) run(ctx context.Context, kind infrastructure.Kind, names []stri
 	if open == nil {
 		open = infrastructure.Open
 	}
-	env, err := open(ctx, plan, screen())
+	env, err := open(ctx, plan, shown())
 	if err != nil {
 		return err
 	}
@@ -169,8 +170,10 @@ func deps(ctx context.Context, fns ...any) (err error) {
 	return nil
 }
 
-// plan makes a plan, by NewPlan or Outline, of this process's environment.
+// plan makes a plan, by NewPlan or Outline, of this process's environment. Every target
+// comes by here before it starts anything.
 func (t Targets) plan(how func(string, infrastructure.Catalog, infrastructure.Config) (*infrastructure.Plan, error)) (*infrastructure.Plan, error) {
+	signals.AsInterrupt(func(line string) { fmt.Fprintln(os.Stderr, line) })
 	config, err := infrastructure.ReadConfig(os.Environ())
 	if err != nil {
 		return nil, err
@@ -186,6 +189,7 @@ func (t Targets) plan(how func(string, infrastructure.Catalog, infrastructure.Co
 	return plan, nil
 }
 
-func screen() infrastructure.Screen {
-	return infrastructure.Screen{Out: os.Stderr, Results: os.Stdout, Terminal: term.IsTerminal(int(os.Stderr.Fd())), Verbose: mg.Verbose()}
+// shown is where a target's progress and results go.
+func shown() infrastructure.Screen {
+	return infrastructure.Screen{Out: os.Stderr, Results: os.Stdout, Terminal: screen.Terminal(os.Stderr, os.Getenv), Verbose: mg.Verbose()}
 }

@@ -1,4 +1,4 @@
-package services
+package testservers
 
 import (
 	"context"
@@ -9,9 +9,6 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 )
-
-// Label marks the containers of this package.
-const Label = "e2e.kubernaut.ai/test-server"
 
 func (s *Servers) containedPostgres(ctx context.Context, opts Options, missing error) (string, error) {
 	password := rand.Text()
@@ -56,10 +53,14 @@ func (s *Servers) contain(ctx context.Context, opts Options, missing error, c co
 	if err != nil {
 		return "", fmt.Errorf("%s in a container, because of %w: %w", c.name, missing, err)
 	}
+	s.tidied.Do(func() { err = removeContainers(ctx, opts.Runner, engine, opts.Dir) })
+	if err != nil {
+		return "", fmt.Errorf("containers of a run before: %w", err)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer within %s", startTimeout))
 	defer cancel()
 	id := "e2e-test-" + c.name + "-" + strings.ToLower(rand.Text()[:10])
-	args := []string{engine, "run", "--detach", "--name", id, "--label", Label + "=true", "--publish", "127.0.0.1::" + strings.TrimSuffix(c.port, "/tcp")}
+	args := []string{engine, "run", "--detach", "--name", id, "--label", Label + "=" + identity(opts.Dir), "--publish", "127.0.0.1::" + strings.TrimSuffix(c.port, "/tcp")}
 	for _, pair := range c.env {
 		key, _, _ := strings.Cut(pair, "=")
 		args = append(args, "--env", key)

@@ -1,6 +1,6 @@
 //go:build integration
 
-package services
+package testservers
 
 import (
 	"os"
@@ -26,7 +26,7 @@ func TestPostgresLetsTestsCreateSchemas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	for _, sql := range []string{"CREATE SCHEMA services_test", "CREATE TABLE services_test.t (text text)", "DROP SCHEMA services_test CASCADE"} {
+	for _, sql := range []string{"CREATE SCHEMA testservers_test", "CREATE TABLE testservers_test.t (text text)", "DROP SCHEMA testservers_test CASCADE"} {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
 			t.Errorf("%s: %v", sql, err)
 		}

@@ -1,8 +1,8 @@
-// Package services runs what the integration tests talk to: a PostgreSQL and a
+// Package testservers runs what the integration tests talk to: a PostgreSQL and a
 // Redis on free ports of 127.0.0.1, empty and for one run, and it tells where the
 // programs of a Kubernetes API server lie. Installed programs are used where there
 // are some, else containers. It never touches a server that it did not start.
-package services
+package testservers
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 type Options struct {
 	Runner    command.Runner
 	APIServer string // folder with kube-apiserver and etcd; empty leaves them out
-	Dir       string // folder that gets the servers' logs; made if missing
+	Dir       string // folder that gets the servers' logs; made if missing; one run at a time uses it
 
 	// Container returns an engine and an image in its store for "postgres" or
 	// "redis". It is called only where the program is not installed. Nil makes that
@@ -46,6 +46,9 @@ type Servers struct {
 	apiServer string
 	dsn       string
 	addr      string
+	release   func() error // gives up the folder
+
+	tidied sync.Once // containers that a killed run left are gone
 
 	mu   sync.Mutex
 	stop []func(context.Context) error
@@ -56,24 +59,34 @@ type Servers struct {
 const startTimeout = time.Minute
 
 // Start starts the servers and returns when both answer. They run until Stop, even
-// if ctx ends before, and end with this process if it is killed. When one does not
-// start, none is left running.
+// if ctx ends before. Programs end with this process if it is killed; what else such
+// a run leaves, containers and data, is removed by the next Start with its Dir. When
+// one server does not start, none is left running.
 func Start(ctx context.Context, opts Options) (*Servers, error) {
 	opts = opts.withDefaults()
 	s := &Servers{}
+	var err error
+	if opts.Dir, err = filepath.Abs(opts.Dir); err != nil {
+		return nil, err
+	}
 	if opts.APIServer != "" {
 		for _, program := range []string{"kube-apiserver", "etcd"} {
 			if _, err := os.Stat(filepath.Join(opts.APIServer, program)); err != nil {
 				return nil, fmt.Errorf("API server for tests: %w", err)
 			}
 		}
-		var err error
 		if s.apiServer, err = filepath.Abs(opts.APIServer); err != nil {
 			return nil, err
 		}
 	}
 	if err := os.MkdirAll(opts.Dir, 0o755); err != nil {
 		return nil, err
+	}
+	if s.release, err = hold(opts.Dir); err != nil {
+		return nil, err
+	}
+	if err := removeFolders(opts.Dir); err != nil {
+		return nil, errors.Join(err, s.release())
 	}
 	// Not an errgroup: the context of one would end with it, and which of two failures
 	// came first helps nobody.
@@ -115,6 +128,10 @@ func (s *Servers) Stop(ctx context.Context) error {
 		group.Go(func() { errs[i] = stop(ctx) })
 	}
 	group.Wait()
+	if s.release != nil {
+		errs = append(errs, s.release())
+		s.release = nil
+	}
 	return errors.Join(errs...)
 }
 

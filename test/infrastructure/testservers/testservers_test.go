@@ -1,4 +1,4 @@
-package services
+package testservers
 
 import (
 	"bytes"
@@ -91,8 +91,12 @@ func (m *machine) Run(ctx context.Context, cmd command.Cmd) error {
 		<-ctx.Done()
 		return ctx.Err()
 	case "podman":
-		if args[1] == "port" {
+		switch args[1] {
+		case "port":
 			_, err := io.WriteString(cmd.Stdout, "127.0.0.1:40001\n[::1]:40001\n")
+			return err
+		case "ps":
+			_, err := io.WriteString(cmd.Stdout, m.output["podman ps"])
 			return err
 		}
 	}
@@ -252,6 +256,78 @@ func TestContainersAreUsedWhereProgramsAreMissing(t *testing.T) {
 		return strings.HasPrefix(line, "podman rm --force --volumes e2e-test-postgres-")
 	}) {
 		t.Errorf("ran %q, want the containers removed", got)
+	}
+	m.left()
+}
+
+func TestWhatAKilledRunLeftIsRemoved(t *testing.T) {
+	m := newMachine(t)
+	m.missing["postgres"] = true
+	m.output["podman ps"] = "4711\n4712\n"
+	opts := m.options()
+	opts.Container = func(_ context.Context, name string) (string, string, error) { return "podman", "ref", nil }
+	own, other := identity(opts.Dir), identity(t.TempDir())
+	for _, id := range []string{own, other} {
+		if err := os.MkdirAll(filepath.Join(os.TempDir(), FolderPrefix+id+"-postgres-1", "data"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	servers, err := Start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	podman := m.commands("podman")
+	want := []string{"podman ps --all --quiet --filter label=" + Label + "=" + own, "podman rm --force --volumes 4711 4712"}
+	if len(podman) < 3 || !slices.Equal(podman[:2], want) || !strings.Contains(podman[2], "--label "+Label+"="+own+" ") {
+		t.Errorf("ran %q, want %q before the server", podman, want)
+	}
+	if err := servers.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(filepath.Join(os.TempDir(), FolderPrefix+other+"-postgres-1")); err != nil {
+		t.Error(err)
+	} else {
+		m.left()
+	}
+}
+
+func TestWhatAnotherCheckoutUsesIsLeftAlone(t *testing.T) {
+	m := newMachine(t)
+	other := filepath.Join(os.TempDir(), FolderPrefix+identity(t.TempDir())+"-postgres-1")
+	if err := os.Mkdir(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	servers, err := Start(t.Context(), m.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := servers.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOneRunAtATimeUsesAFolder(t *testing.T) {
+	m := newMachine(t)
+	opts := m.options()
+	servers, err := Start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "wait until it has ended") {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	if err := servers.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	again, err := Start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Stop(t.Context()); err != nil {
+		t.Error(err)
 	}
 	m.left()
 }

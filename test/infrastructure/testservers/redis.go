@@ -1,4 +1,4 @@
-package services
+package testservers
 
 import (
 	"bufio"
@@ -28,7 +28,7 @@ func (s *Servers) startRedis(ctx context.Context, opts Options) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("redis: %w", err)
 	}
-	dir, err := account.folder("redis")
+	dir, err := account.folder(opts.Dir, "redis")
 	if err != nil {
 		return "", fmt.Errorf("redis: %w", err)
 	}

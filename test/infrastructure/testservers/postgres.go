@@ -1,4 +1,4 @@
-package services
+package testservers
 
 import (
 	"context"
@@ -44,7 +44,7 @@ func (s *Servers) startPostgres(ctx context.Context, opts Options) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("postgres: %w", err)
 	}
-	dir, err := account.folder("postgres")
+	dir, err := account.folder(opts.Dir, "postgres")
 	if err != nil {
 		return "", fmt.Errorf("postgres: %w", err)
 	}

@@ -1,4 +1,4 @@
-package services
+package testservers
 
 import (
 	"context"
@@ -23,8 +23,9 @@ type account struct {
 // findAccount returns this process's own account, or if that is root's, which
 // PostgreSQL refuses, the one that Debian's package has made, else nobody's.
 //
-// On Linux the kernel also ends a server with this process, so that a killed one
-// leaves none behind.
+// On Linux the kernel also tells a server when this process has been killed, by the
+// signal on which PostgreSQL ends at once and in order: the watchdog of package
+// command says SIGTERM, on which it waits for its clients, and then kills it.
 func findAccount() (account, error) {
 	a := account{uid: -1, gid: -1}
 	if runtime.GOOS != "linux" {
@@ -57,17 +58,18 @@ func findAccount() (account, error) {
 	return a, nil
 }
 
-// folder makes a folder that belongs to the account and to nobody else. It does not
-// lie in the checkout: that may be in a home that the account cannot enter.
-func (a account) folder(name string) (string, error) {
-	dir, err := os.MkdirTemp("", "kubernaut-e2e-"+name+"-")
+// folder makes a folder for a server of dir, which belongs to the account and to nobody
+// else. It does not lie in the checkout: that may be in a home that the account
+// cannot enter.
+func (a account) folder(dir, name string) (string, error) {
+	data, err := os.MkdirTemp("", FolderPrefix+identity(dir)+"-"+name+"-")
 	if err != nil {
 		return "", err
 	}
-	if err := a.own(dir); err != nil {
-		return "", errors.Join(err, os.RemoveAll(dir))
+	if err := a.own(data); err != nil {
+		return "", errors.Join(err, os.RemoveAll(data))
 	}
-	return dir, nil
+	return data, nil
 }
 
 func (a account) own(path string) error {
