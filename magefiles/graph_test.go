@@ -24,6 +24,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -146,13 +147,17 @@ func (k kindFake) Nodes(ctx context.Context) ([]string, error) {
 	return nil, nil
 }
 func (k kindFake) All(ctx context.Context) ([]string, error) { return k.Nodes(ctx) }
-func (k kindFake) Ports(ctx context.Context, node string) (map[int32]string, error) {
-	ports := map[int32]string{}
+func (k kindFake) Ports(ctx context.Context, node string) (map[cluster.Port]string, error) {
+	ports := map[cluster.Port]string{}
 	for port := int32(30000); port < 31000; port++ {
-		ports[port] = "127.0.0.1:1"
+		ports[cluster.Port{Number: port, Protocol: "TCP"}] = "127.0.0.1:1"
 	}
 	return ports, nil
 }
+func (k kindFake) Mend(ctx context.Context, nodes []string, _ func(string, ...any)) (string, error) {
+	return "", k.did(ctx, "mend")
+}
+func (k kindFake) PruneImages(context.Context, string, []string) ([]string, error) { return nil, nil }
 func (k kindFake) Images(ctx context.Context, node string) ([]string, error) { return nil, nil }
 func (k kindFake) Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error {
 	return save(ctx, io.Discard)
@@ -166,6 +171,9 @@ func (a applierFake) Apply(ctx context.Context, objs []*unstructured.Unstructure
 		changes = append(changes, apply.Change{Object: apply.RefOf(obj), Action: apply.Created})
 	}
 	return changes, a.did(ctx, "apply "+changes[0].Object.String())
+}
+func (a applierFake) Prune(ctx context.Context, _ []*unstructured.Unstructured) (apply.ChangeSet, error) {
+	return nil, a.did(ctx, "prune")
 }
 func (a applierFake) Wait(ctx context.Context, changes apply.ChangeSet) error {
 	return a.did(ctx, "wait "+changes[0].Object.String())
@@ -205,8 +213,12 @@ func openFake(t *testing.T, variant string, fail func(call string) error) (*fake
 	env, err := infrastructure.OpenWith(plan, infrastructure.Screen{Out: io.Discard}, infrastructure.Adapters{
 		EngineName: "podman", Runner: f, Engine: f, Cluster: kindFake{f},
 		Connect: func(string) (infrastructure.Applier, error) { return applierFake{f}, nil },
-		Stop: func(ctx context.Context, _, _ string, deployments []string, _ func(*corev1.Pod)) error {
-			return f.did(ctx, "stop "+strings.Join(deployments, " "))
+		Stop: func(ctx context.Context, _, _ string, workloads []coverage.Workload, _ func(*corev1.Pod)) error {
+			var names []string
+			for _, workload := range workloads {
+				names = append(names, workload.Name)
+			}
+			return f.did(ctx, "stop "+strings.Join(names, " "))
 		},
 		Follow: func(ctx context.Context, _, _ string, _ func(*corev1.Pod)) error {
 			<-ctx.Done()

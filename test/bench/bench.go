@@ -27,6 +27,7 @@ import (
 	"kubernaut.ai/e2e/test/e2e/stores"
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure"
+	kindcluster "kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -114,7 +115,7 @@ func describe(ctx context.Context, env *infrastructure.Environment) (*target.Tar
 		Kubeconfig: filepath.Join(env.Dir, "kubeconfig"), Namespace: env.Namespace, Artifacts: env.Dir, Endpoints: map[string]string{},
 	}
 	for _, port := range env.NodePorts {
-		t.Endpoints[port.Service+"/"+port.Port] = mapped[port.NodePort]
+		t.Endpoints[port.Service+"/"+port.Port] = mapped[kindcluster.Port{Number: port.NodePort, Protocol: port.Protocol}]
 	}
 	return t, nil
 }

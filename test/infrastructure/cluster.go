@@ -1,6 +1,7 @@
 package infrastructure
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/google/renameio/v2"
 
@@ -20,9 +20,8 @@ import (
 // made is what a cluster was made of, kept beside the evidence. It is written when
 // a creation has come to its end, so a cluster without it is a half-made one.
 type made struct {
-	Image string   `json:"image"`
-	Ports []int32  `json:"ports"`
-	Nodes []string `json:"nodes"`
+	Identity cluster.Identity `json:"identity"`
+	Nodes    []string         `json:"nodes"`
 }
 
 func (e *Environment) madeFile() string { return filepath.Join(e.Dir, "cluster.json") }
@@ -37,22 +36,24 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		why, err := e.outdated(ctx, spec)
+		identity, err := spec.Identity(e.EngineName)
 		if err != nil {
 			return err
 		}
-		if why == "" {
+		done, err := e.found(ctx, identity, step.Status)
+		var broken *cluster.Broken
+		switch {
+		case err == nil && done != "":
+			step.Detail("%s: %s", e.ClusterName, done)
+			return e.reuse(ctx)
+		case err == nil:
 			step.Cached("%s", e.ClusterName)
-			if e.Variant == Coverage {
-				if _, err := e.stopPods(ctx); err != nil {
-					return err
-				}
-				return e.resetCoverage()
-			}
-			return nil
-		}
-		if why != "none" {
-			step.Status("removing the cluster that is there: %s", why)
+			return e.reuse(ctx)
+		case errors.Is(err, errNone):
+		case errors.As(err, &broken):
+			step.Status("removing the cluster that is there: %s", broken.Reason)
+		default:
+			return err
 		}
 		if err := e.Cluster.Delete(ctx); err != nil {
 			return err
@@ -76,7 +77,10 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 			return err
 		}
 		step.Detail("%s", e.ClusterName)
-		return writeJSON(e.madeFile(), made{Image: spec.Image, Ports: spec.Ports, Nodes: nodes})
+		if broken != nil {
+			step.Detail("%s, anew: %s", e.ClusterName, broken.Reason)
+		}
+		return writeJSON(e.madeFile(), made{Identity: identity, Nodes: nodes})
 	})
 	if err != nil {
 		return err
@@ -85,6 +89,17 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 		e.followPods()
 	}
 	return e.Deploy(ctx, e.Components[0].Name, e.Components[0].Name)
+}
+
+// reuse prepares a cluster that is used again.
+func (e *Environment) reuse(ctx context.Context) error {
+	if e.Variant != Coverage {
+		return nil
+	}
+	if _, err := e.stopPods(ctx); err != nil {
+		return err
+	}
+	return e.resetCoverage()
 }
 
 func (e *Environment) clusterSpec() (cluster.Spec, error) {
@@ -103,49 +118,41 @@ func (e *Environment) clusterSpec() (cluster.Spec, error) {
 		spec.Mounts = map[string]string{e.rawDir(): coverageMount}
 	}
 	for _, port := range e.NodePorts {
-		spec.Ports = append(spec.Ports, port.NodePort)
+		spec.Ports = append(spec.Ports, cluster.Port{Number: port.NodePort, Protocol: port.Protocol})
 	}
-	slices.Sort(spec.Ports)
+	slices.SortFunc(spec.Ports, func(a, b cluster.Port) int { return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol)) })
 	return spec, nil
 }
 
-// outdated says why the cluster cannot be used as it is: "none" if there is none,
-// empty if it can.
-func (e *Environment) outdated(ctx context.Context, spec cluster.Spec) (string, error) {
+// errNone is that there is no cluster.
+var errNone = errors.New("there is no cluster")
+
+// found brings the cluster that is there to what it was made as, and says what that took.
+// The error is errNone, a *cluster.Broken when it must be made anew, or that this could not
+// be found out.
+func (e *Environment) found(ctx context.Context, want cluster.Identity, status func(format string, args ...any)) (done string, err error) {
 	all, err := e.Cluster.All(ctx)
 	if err != nil {
 		return "", err
 	}
 	if len(all) == 0 {
-		return "none", nil
+		return "", errNone
 	}
 	var was made
 	data, err := os.ReadFile(e.madeFile())
 	if errors.Is(err, os.ErrNotExist) {
-		return "it was not made to the end", nil
+		return "", &cluster.Broken{Reason: "it was not made to the end"}
 	}
 	if err != nil {
 		return "", err
 	}
-	if err := json.Unmarshal(data, &was); err != nil {
-		return "its record is damaged", nil
+	if err := json.Unmarshal(data, &was); err != nil || was.Identity == nil {
+		return "", &cluster.Broken{Reason: "its record is damaged"}
 	}
-	running, err := e.Cluster.Nodes(ctx)
-	if err != nil {
-		return "", err
+	if reason := want.Differs(was.Identity); reason != "" {
+		return "", &cluster.Broken{Reason: reason}
 	}
-	switch {
-	case was.Image != spec.Image:
-		return "its node image is another: " + was.Image, nil
-	case !slices.Equal(was.Ports, spec.Ports):
-		return "its node ports are others", nil
-	case !slices.Equal(was.Nodes, running):
-		return "its nodes do not run: " + strings.Join(was.Nodes, ", "), nil
-	}
-	if _, err := os.Stat(e.kubeconfig()); err != nil {
-		return "its kubeconfig is gone", nil
-	}
-	return "", nil
+	return e.Cluster.Mend(ctx, was.Nodes, status)
 }
 
 // DeleteCluster removes the cluster; one that is not there is removed already. The

@@ -50,6 +50,10 @@ func (w *world) Nodes(ctx context.Context) ([]string, error) {
 	return nil, nil
 }
 func (w *world) All(ctx context.Context) ([]string, error) { return w.Nodes(ctx) }
+func (w *world) Prune(context.Context, []*unstructured.Unstructured) (apply.ChangeSet, error) {
+	return nil, nil
+}
+
 func (w *world) Apply(_ context.Context, objs []*unstructured.Unstructured) (apply.ChangeSet, error) {
 	return apply.ChangeSet{{Object: apply.RefOf(objs[0])}}, nil
 }
@@ -60,7 +64,7 @@ func (w *world) open(t *testing.T, plan *infrastructure.Plan) *infrastructure.En
 	env, err := infrastructure.OpenWith(plan, infrastructure.Screen{Out: io.Discard}, infrastructure.Adapters{
 		EngineName: "podman", Runner: command.Local{}, Engine: store{}, Cluster: w,
 		Connect: func(string) (infrastructure.Applier, error) { return w, nil },
-		Stop: func(ctx context.Context, _, _ string, _ []string, seen func(*corev1.Pod)) error {
+		Stop: func(ctx context.Context, _, _ string, _ []coverage.Workload, seen func(*corev1.Pod)) error {
 			if w.stop == nil {
 				return nil
 			}

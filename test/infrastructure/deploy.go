@@ -33,14 +33,22 @@ func (e *Environment) Deploy(ctx context.Context, step string, components ...str
 				return err
 			}
 		}
+		var removed apply.ChangeSet
+		if slices.Contains(components, e.Components[0].Name) {
+			// Before anything is applied: what goes may hold what comes, as a node port.
+			if removed, err = applier.Prune(ctx, e.objects()); err != nil {
+				return err
+			}
+		}
 		changes, err := applier.Apply(ctx, objs)
-		fmt.Fprintln(timeline.Log(ctx), changes)
+		fmt.Fprintln(timeline.Log(ctx), slices.Concat(removed, changes))
 		if err != nil {
 			return err
 		}
 		if err := applier.Wait(ctx, changes); err != nil {
 			return err
 		}
+		changes = slices.Concat(removed, changes)
 		if slices.ContainsFunc(changes, func(c apply.Change) bool { return c.Action != apply.Unchanged }) {
 			step.Detail("%s", changes.Summary())
 		} else {
@@ -48,6 +56,15 @@ func (e *Environment) Deploy(ctx context.Context, step string, components ...str
 		}
 		return nil
 	})
+}
+
+// objects are those of all components.
+func (e *Environment) objects() []*unstructured.Unstructured {
+	var all []*unstructured.Unstructured
+	for _, component := range e.Components {
+		all = append(all, e.Objects[component.Name]...)
+	}
+	return all
 }
 
 // render builds a component with the references of this run's images.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
 )
 
 // Plan is everything a run will do, decided before anything is done. It is made by
@@ -103,7 +104,7 @@ func NewPlan(root string, catalog Catalog, config Config) (*Plan, error) {
 		names[img.Name] = img.Name
 	}
 	var problems []error
-	taken := map[int32]apply.NodePort{}
+	taken := map[cluster.Port]apply.NodePort{}
 	for _, component := range catalog.Components {
 		dir, err := plan.overlay(component)
 		if err != nil {
@@ -121,10 +122,11 @@ func NewPlan(root string, catalog Catalog, config Config) (*Plan, error) {
 		}
 		plan.Objects[component.Name] = objs
 		for _, port := range apply.NodePorts(objs) {
-			if other, ok := taken[port.NodePort]; ok {
-				problems = append(problems, fmt.Errorf("%s: Services %s and %s ask for the same node port %d", plan.relative(dir), other.Service, port.Service, port.NodePort))
+			key := cluster.Port{Number: port.NodePort, Protocol: port.Protocol}
+			if other, ok := taken[key]; ok {
+				problems = append(problems, fmt.Errorf("%s: Services %s and %s ask for the same node port %s", plan.relative(dir), other.Service, port.Service, key))
 			}
-			taken[port.NodePort] = port
+			taken[key] = port
 			plan.NodePorts = append(plan.NodePorts, port)
 		}
 	}
