@@ -120,7 +120,9 @@ func (e *Environment) clusterSpec() (cluster.Spec, error) {
 	for _, port := range e.NodePorts {
 		spec.Ports = append(spec.Ports, cluster.Port{Number: port.NodePort, Protocol: port.Protocol})
 	}
-	slices.SortFunc(spec.Ports, func(a, b cluster.Port) int { return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol)) })
+	slices.SortFunc(spec.Ports, func(a, b cluster.Port) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
+	})
 	return spec, nil
 }
 
