@@ -120,6 +120,13 @@ func (f *fake) RunPrivileged(ctx context.Context, ref string, _, _ []string, _ i
 func (f *fake) Images(ctx context.Context, label string) ([]string, error) {
 	return nil, f.did(ctx, "images")
 }
+func (f *fake) Tag(ctx context.Context, ref, as string) error { return f.did(ctx, "tag "+as) }
+func (f *fake) Prune(ctx context.Context, repository string, _ int, _ ...string) ([]string, error) {
+	return nil, f.did(ctx, "prune images "+repository)
+}
+func (f *fake) PruneStages(ctx context.Context, label string) error {
+	return f.did(ctx, "prune stages "+label)
+}
 func (f *fake) Remove(ctx context.Context, refs ...string) error { return f.did(ctx, "remove") }
 
 // kindFake has the methods that clash with the engine's names.
@@ -157,7 +164,9 @@ func (k kindFake) Ports(ctx context.Context, node string) (map[cluster.Port]stri
 func (k kindFake) Mend(ctx context.Context, nodes []string, _ func(string, ...any)) (string, error) {
 	return "", k.did(ctx, "mend")
 }
-func (k kindFake) PruneImages(context.Context, string, []string) ([]string, error) { return nil, nil }
+func (k kindFake) PruneImages(context.Context, string, string, ...string) ([]string, error) {
+	return nil, nil
+}
 func (k kindFake) Images(ctx context.Context, node string) ([]string, error) { return nil, nil }
 func (k kindFake) Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error {
 	return save(ctx, io.Discard)

@@ -32,6 +32,9 @@ type world struct {
 // store is an engine's: third-party images are there, services are not.
 type store struct{ infrastructure.Engine }
 
+func (store) Prune(context.Context, string, int, ...string) ([]string, error) { return nil, nil }
+func (store) PruneStages(context.Context, string) error                       { return nil }
+
 func (store) Build(context.Context, string, string, string, ...string) error { return nil }
 func (store) Exists(_ context.Context, ref string) (bool, error) {
 	return strings.HasPrefix(ref, "docker.io/"), nil

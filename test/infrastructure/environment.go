@@ -46,6 +46,9 @@ type Engine interface {
 	RunPrivileged(ctx context.Context, ref string, volumes, mounts []string, stdout io.Writer, entrypoint string, args ...string) error
 	Images(ctx context.Context, label string) ([]string, error)
 	Remove(ctx context.Context, refs ...string) error
+	Tag(ctx context.Context, ref, as string) error
+	Prune(ctx context.Context, repository string, keep int, except ...string) (removed []string, err error)
+	PruneStages(ctx context.Context, label string) error
 }
 
 // Cluster is the Kind cluster, as the phases need it.
@@ -53,7 +56,7 @@ type Cluster interface {
 	Create(ctx context.Context, spec cluster.Spec, retried func(error)) error
 	Ready(ctx context.Context) error
 	Mend(ctx context.Context, nodes []string, status func(format string, args ...any)) (done string, err error)
-	PruneImages(ctx context.Context, node string, keep []string) (removed []string, err error)
+	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
 	All(ctx context.Context) ([]string, error)

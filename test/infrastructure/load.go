@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -34,9 +35,19 @@ func (e *Environment) Load(ctx context.Context, name string) error {
 			return nil
 		}
 		step.Detail("%s into %s", ref, strings.Join(lacking, ", "))
-		return e.Cluster.Import(ctx, lacking, func(ctx context.Context, w io.Writer) error {
+		err = e.Cluster.Import(ctx, lacking, func(ctx context.Context, w io.Writer) error {
 			return e.Engine.Save(ctx, w, ref)
 		})
+		if err != nil {
+			return err
+		}
+		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
+		for _, node := range lacking {
+			if _, err := e.Cluster.PruneImages(ctx, node, image.Repository+name, ref); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
-	"kubernaut.ai/e2e/test/infrastructure/image"
 )
 
 // Images returns the references that the node's containerd holds.
@@ -50,17 +49,15 @@ func (k Kind) Import(ctx context.Context, nodes []string, save func(context.Cont
 	return group.Wait()
 }
 
-// PruneImages removes from a node the images of this project's making that neither keep
-// names nor a container of the node runs, and returns their references. Images of others
-// stay: the node runs of them.
-func (k Kind) PruneImages(ctx context.Context, node string, keep []string) (removed []string, err error) {
+// PruneImages removes from a node the references of a repository that neither keep names
+// nor a container of the node runs, and returns them.
+func (k Kind) PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error) {
 	held, err := k.Images(ctx, node)
 	if err != nil {
 		return nil, err
 	}
 	held = slices.DeleteFunc(held, func(ref string) bool {
-		// A reference by digest is one that containerd adds to each tag, and goes with it.
-		return image.NameOf(ref) == "" || slices.Contains(keep, ref) || strings.Contains(ref, "@")
+		return !strings.HasPrefix(ref, repository+":") || slices.Contains(keep, ref)
 	})
 	if len(held) == 0 {
 		return nil, nil

@@ -259,13 +259,13 @@ func TestPruneImagesLeavesWhatIsNamedOrRuns(t *testing.T) {
 	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
 		switch line := strings.Join(cmd.Args, " "); {
 		case strings.Contains(line, "images ls"):
-			io.WriteString(cmd.Stdout, own+"gateway:1\n"+own+"gateway:2\n"+own+"gateway:3\n"+own+"gateway@sha256:1\nregistry.k8s.io/pause:3\nsha256:1\n")
+			io.WriteString(cmd.Stdout, own+"gateway:1\n"+own+"gateway:2\n"+own+"gateway:3\n"+own+"gateway-2:1\n"+own+"gateway@sha256:1\nregistry.k8s.io/pause:3\nsha256:1\n")
 		case strings.Contains(line, "containers ls"):
 			io.WriteString(cmd.Stdout, "CONTAINER IMAGE RUNTIME\nabc "+own+"gateway:2 io.containerd.runc.v2\n")
 		}
 		return nil
 	}}
-	removed, err := kindWith(t, "podman", runner).PruneImages(t.Context(), node, []string{own + "gateway:3"})
+	removed, err := kindWith(t, "podman", runner).PruneImages(t.Context(), node, own+"gateway", own+"gateway:3")
 	if err != nil {
 		t.Fatal(err)
 	}
