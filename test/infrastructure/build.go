@@ -65,6 +65,40 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 			return fmt.Errorf("%s: %w", e.relative(filepath.Join(source, "Dockerfile")), err)
 		}
 		step.Detail("%s", ref)
+		if err := e.pruneImages(ctx, spec, ref); err != nil {
+			return err
+		}
+	}
+	e.setRef(spec.Name, ref, false)
+	return nil
+}
+
+// keptImages is how many images of one name stay in the engine's store: the last ones are
+// what a change that is undone needs again.
+const keptImages = 3
+
+// pruneImages removes old images of a name after a new one was built, and what its build
+// has left.
+func (e *Environment) pruneImages(ctx context.Context, spec ImageSpec, ref string) error {
+	removed, err := e.adapters.Engine.Prune(ctx, image.Repository+spec.Name, keptImages, ref)
+	for _, old := range removed {
+		fmt.Fprintln(timeline.Log(ctx), "removed", old)
+	}
+	if err != nil {
+		return err
+	}
+	return e.adapters.Engine.PruneStages(ctx, image.Label+"="+spec.Name)
+}
+
+// take uses a pulled image, by a reference that nodes can hold.
+func (e *Environment) take(ctx context.Context, spec ImageSpec) error {
+	ref := spec.Pull
+	if spec.Name != e.Node { // the engine runs that one itself
+		if ref = image.Loadable(spec.Name, spec.Pull); ref != spec.Pull {
+			if err := e.adapters.Engine.Tag(ctx, spec.Pull, ref); err != nil {
+				return err
+			}
+		}
 	}
 	e.setRef(spec.Name, ref, false)
 	return nil
@@ -221,8 +255,7 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 			return err
 		} else if found {
 			step.Cached("%s", spec.Pull)
-			e.setRef(spec.Name, spec.Pull, false)
-			return nil
+			return e.take(ctx, spec)
 		}
 	}
 	if e.ImagePolicy != ImagesPull {
@@ -240,16 +273,21 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 		err := e.adapters.Engine.Pull(ctx, spec.Pull, FirstAnswer)
 		if err == nil {
 			step.Detail("pulled %s", spec.Pull)
-			e.setRef(spec.Name, spec.Pull, false)
-			return nil
+			return e.take(ctx, spec)
 		}
 		if ctx.Err() != nil {
 			return err
 		}
-		if e.ImagePolicy == ImagesPull {
+		switch {
+		case errors.Is(err, engine.ErrRefused):
+			// Whoever wants the image cannot want a quarter of an hour of compiling in its place.
+			return fmt.Errorf("%w; E2E_IMAGES=build builds the image from packages", err)
+		case !errors.Is(err, engine.ErrNoAnswer):
+			return err
+		case e.ImagePolicy == ImagesPull:
 			return fmt.Errorf("%w; E2E_IMAGES=auto would build the image from packages", err)
 		}
-		reason = unreachable(err)
+		reason = engine.ErrNoAnswer.Error()
 	}
 	step.Status("building it from packages (%s)", reason)
 	job := bootstrap.Job{
@@ -262,6 +300,9 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 		err = bootstrap.Packages(ctx, e.adapters.Runner, e.adapters.Engine, job)
 	}
 	if err != nil {
+		return err
+	}
+	if err := e.pruneImages(ctx, spec, built); err != nil {
 		return err
 	}
 	step.Detail("built from packages (%s): %s", reason, built)
@@ -284,23 +325,6 @@ func (p *Plan) builtRef(spec ImageSpec) (string, error) {
 
 // source is the folder with an image's Dockerfile.
 func (p *Plan) source(spec ImageSpec) string { return filepath.Join(p.Root, "docker", spec.Name) }
-
-// unreachable is the short form of why a pull failed.
-func unreachable(err error) string {
-	if errors.Is(err, engine.ErrNoAnswer) {
-		return engine.ErrNoAnswer.Error()
-	}
-	var failed *command.Error
-	if errors.As(err, &failed) {
-		lines := strings.Split(strings.TrimSpace(failed.Stderr), "\n")
-		last := lines[len(lines)-1]
-		if at := strings.LastIndex(last, ": "); at >= 0 {
-			last = last[at+2:]
-		}
-		return "pull: " + last
-	}
-	return "pull: " + err.Error()
-}
 
 // link gives a file a second name, or copies it where that cannot be.
 func link(from, to string) error {

@@ -1,6 +1,7 @@
 package infrastructure
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -30,22 +30,24 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if err != nil {
 			return err
 		}
-		why, err := e.outdated(ctx, spec)
+		identity, err := spec.Identity(e.adapters.EngineName)
 		if err != nil {
 			return err
 		}
-		if why == "" {
+		done, err := e.found(ctx, identity, step.Status)
+		var broken *cluster.Broken
+		switch {
+		case err == nil && done != "":
+			step.Detail("%s: %s", e.ClusterName, done)
+			return e.reuse(ctx)
+		case err == nil:
 			step.Cached("%s", e.ClusterName)
-			if e.Variant == Coverage {
-				if _, err := e.stopPods(ctx); err != nil {
-					return err
-				}
-				return e.resetCoverage()
-			}
-			return nil
-		}
-		if why != none {
-			step.Status("removing the cluster that is there: %s", why)
+			return e.reuse(ctx)
+		case errors.Is(err, errNone):
+		case errors.As(err, &broken):
+			step.Status("removing the cluster that is there: %s", broken.Reason)
+		default:
+			return err
 		}
 		if err := e.removeCluster(ctx); err != nil {
 			return err
@@ -67,8 +69,11 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 			return err
 		}
 		step.Detail("%s", e.ClusterName)
+		if broken != nil {
+			step.Detail("%s, anew: %s", e.ClusterName, broken.Reason)
+		}
 		return e.state.Made(checkout.Record{
-			Spec: identity(spec), Engine: e.adapters.EngineName, Nodes: nodes, Made: time.Now(), By: e.Target,
+			Spec: identity, Engine: e.adapters.EngineName, Nodes: nodes, Made: time.Now(), By: e.Target,
 		})
 	})
 	if err == nil && e.Variant == Coverage {
@@ -92,9 +97,15 @@ func (e *Environment) removeCluster(ctx context.Context) error {
 	return e.state.Forget()
 }
 
-// identity is what a cluster was made of, by subject.
-func identity(spec cluster.Spec) map[string]string {
-	return map[string]string{"image": spec.Image, "ports": fmt.Sprint(spec.Ports)}
+// reuse prepares a cluster that is used again.
+func (e *Environment) reuse(ctx context.Context) error {
+	if e.Variant != Coverage {
+		return nil
+	}
+	if _, err := e.stopPods(ctx); err != nil {
+		return err
+	}
+	return e.resetCoverage()
 }
 
 func (e *Environment) clusterSpec() (cluster.Spec, error) {
@@ -119,51 +130,40 @@ func (p *Plan) clusterSpec(image string, packaged bool) cluster.Spec {
 		spec.Mounts = map[string]string{p.rawDir(): coverageMount}
 	}
 	for _, port := range p.NodePorts {
-		spec.Ports = append(spec.Ports, port.NodePort)
+		spec.Ports = append(spec.Ports, cluster.Port{Number: port.NodePort, Protocol: port.Protocol})
 	}
-	slices.Sort(spec.Ports)
+	slices.SortFunc(spec.Ports, func(a, b cluster.Port) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
+	})
 	return spec
 }
 
-// none is why a cluster is made that is not there.
-const none = "none"
+// errNone is that there is no cluster.
+var errNone = errors.New("there is no cluster")
 
-// outdated says why the cluster cannot be used as it is: none if there is none, empty if
-// it can.
-func (e *Environment) outdated(ctx context.Context, spec cluster.Spec) (string, error) {
-	was, err := e.state.Record()
-	switch {
-	case err == nil && was.Engine != e.adapters.EngineName:
-		return "it is in " + was.Engine, nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "its record is damaged", nil
+// found brings the cluster that is there to what it was made as, and says what that took.
+// The error is errNone, a *cluster.Broken when it must be made anew, or that this could not
+// be found out.
+func (e *Environment) found(ctx context.Context, want cluster.Identity, status func(format string, args ...any)) (done string, err error) {
+	was, recordErr := e.state.Record()
+	if recordErr == nil && was.Engine != e.adapters.EngineName {
+		return "", &cluster.Broken{Reason: "it is in " + was.Engine}
 	}
-	all, listErr := e.adapters.Cluster.All(ctx)
+	all, err := e.adapters.Cluster.All(ctx)
 	switch {
-	case listErr != nil:
-		return "", listErr
-	case len(all) == 0:
-		return none, nil
 	case err != nil:
-		return "it was not made to the end", nil
-	}
-	running, err := e.adapters.Cluster.Nodes(ctx)
-	if err != nil {
 		return "", err
+	case len(all) == 0:
+		return "", errNone
+	case errors.Is(recordErr, fs.ErrNotExist):
+		return "", &cluster.Broken{Reason: "it was not made to the end"}
+	case recordErr != nil || was.Spec == nil:
+		return "", &cluster.Broken{Reason: "its record is damaged"}
 	}
-	now := identity(spec)
-	switch {
-	case was.Spec["image"] != now["image"]:
-		return "its node image is another: " + was.Spec["image"], nil
-	case was.Spec["ports"] != now["ports"]:
-		return "its node ports are others", nil
-	case !slices.Equal(was.Nodes, running):
-		return "its nodes do not run: " + strings.Join(was.Nodes, ", "), nil
+	if reason := want.Differs(was.Spec); reason != "" {
+		return "", &cluster.Broken{Reason: reason}
 	}
-	if _, err := os.Stat(e.state.Kubeconfig()); err != nil {
-		return "its kubeconfig is gone", nil
-	}
-	return "", nil
+	return e.adapters.Cluster.Mend(ctx, was.Nodes, status)
 }
 
 // DeleteCluster removes the cluster; one that is not there is removed already. The

@@ -75,18 +75,18 @@ func (e *Environment) resetCoverage() error {
 	return e.record.Begin(time.Now(), source)
 }
 
-// deployments are the names of the Deployments that run a covered service, what was
-// deployed last first: at its end it may still need what it was deployed after.
-func (e *Environment) deployments() []string {
-	var names []string
+// workloads are those that run a covered service, what was deployed last first: at its
+// end it may still need what it was deployed after. A Job ends by itself.
+func (e *Environment) workloads() []coverage.Workload {
+	var found []coverage.Workload
 	for _, component := range slices.Backward(e.Components) {
 		for _, obj := range e.Objects[component.Name] {
-			if obj.GetKind() == "Deployment" && slices.ContainsFunc(e.covered(), func(spec ImageSpec) bool { return runs(obj, spec.Name) }) {
-				names = append(names, obj.GetName())
+			if slices.Contains([]string{"Deployment", "StatefulSet"}, obj.GetKind()) && slices.ContainsFunc(e.covered(), func(spec ImageSpec) bool { return runs(obj, spec.Name) }) {
+				found = append(found, coverage.Workload{Kind: obj.GetKind(), Name: obj.GetName()})
 			}
 		}
 	}
-	return names
+	return found
 }
 
 // deployed are the covered services that a component runs.
@@ -145,7 +145,7 @@ func (e *Environment) stopPods(ctx context.Context) (there bool, err error) {
 		return false, err
 	}
 	if there = len(nodes) > 0; there {
-		if err := e.adapters.Stop(ctx, e.state.Kubeconfig(), e.Namespace, e.deployments(), e.saw); err != nil {
+		if err := e.adapters.Stop(ctx, e.state.Kubeconfig(), e.Namespace, e.workloads(), e.saw); err != nil {
 			return there, err
 		}
 	}

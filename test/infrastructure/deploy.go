@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -30,14 +32,22 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 				return err
 			}
 		}
+		var removed apply.ChangeSet
+		if p.Name == e.Base {
+			// Before anything is applied: what goes may hold what comes, as a node port.
+			if removed, err = applier.Prune(ctx, e.objects()); err != nil {
+				return err
+			}
+		}
 		changes, err := applier.Apply(ctx, objs)
-		fmt.Fprintln(timeline.Log(ctx), changes)
+		fmt.Fprintln(timeline.Log(ctx), slices.Concat(removed, changes))
 		if err != nil {
 			return err
 		}
 		if err := applier.Wait(ctx, changes); err != nil {
 			return err
 		}
+		changes = slices.Concat(removed, changes)
 		if slices.ContainsFunc(changes, func(c apply.Change) bool { return c.Action != apply.Unchanged }) {
 			step.Detail("%s", changes.Summary())
 		} else {
@@ -48,6 +58,15 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 		}
 		return e.writeTarget(ctx)
 	})
+}
+
+// objects are those of all components.
+func (p *Plan) objects() []*unstructured.Unstructured {
+	var all []*unstructured.Unstructured
+	for _, component := range p.Components {
+		all = append(all, p.Objects[component.Name]...)
+	}
+	return all
 }
 
 // complete tells whether something works on what has been deployed with this component.

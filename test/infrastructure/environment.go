@@ -50,16 +50,21 @@ type Engine interface {
 	RunPrivileged(ctx context.Context, ref string, volumes, mounts []string, stdout io.Writer, entrypoint string, args ...string) error
 	Images(ctx context.Context, label string) ([]string, error)
 	Remove(ctx context.Context, refs ...string) error
+	Tag(ctx context.Context, ref, as string) error
+	Prune(ctx context.Context, repository string, keep int, except ...string) (removed []string, err error)
+	PruneStages(ctx context.Context, label string) error
 }
 
 // Cluster is the Kind cluster, as the phases need it.
 type Cluster interface {
 	Create(ctx context.Context, spec cluster.Spec, retried func(error)) error
 	Ready(ctx context.Context) error
+	Mend(ctx context.Context, nodes []string, status func(format string, args ...any)) (done string, err error)
+	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
 	All(ctx context.Context) ([]string, error)
-	Ports(ctx context.Context, node string) (map[int32]string, error)
+	Ports(ctx context.Context, node string) (map[cluster.Port]string, error)
 	Images(ctx context.Context, node string) ([]string, error)
 	Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error
 }
@@ -67,6 +72,7 @@ type Cluster interface {
 // Applier puts objects into the cluster.
 type Applier interface {
 	Apply(ctx context.Context, objs []*unstructured.Unstructured) (apply.ChangeSet, error)
+	Prune(ctx context.Context, keep []*unstructured.Unstructured) (apply.ChangeSet, error)
 	Wait(ctx context.Context, changes apply.ChangeSet) error
 }
 
@@ -80,9 +86,9 @@ type Adapters struct {
 	// Elsewhere is the cluster of the same name in another engine.
 	Elsewhere func(engine string) Cluster
 	Connect   func(kubeconfig string) (Applier, error)
-	// Stop ends the pods of Deployments in order, and Follow watches all pods until
+	// Stop ends the pods of workloads in order, and Follow watches all pods until
 	// ctx ends; both show what they see.
-	Stop   func(ctx context.Context, kubeconfig, namespace string, deployments []string, seen func(*corev1.Pod)) error
+	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
 	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error
 }
 

@@ -71,6 +71,7 @@ func (e *Environment) diagnose(ctx context.Context, err error) error {
 	if listErr != nil || len(all) == 0 {
 		return err
 	}
+	cause := err
 	gatherErr := e.Timeline.Step(fresh, "gather", "diagnostics", func(ctx context.Context, step *timeline.Step) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, e.Timeouts.Gather, fmt.Errorf("not done after %s", e.Timeouts.Gather))
 		defer cancel()
@@ -79,7 +80,7 @@ func (e *Environment) diagnose(ctx context.Context, err error) error {
 			return err
 		}
 		step.Detail("%s", e.relative(dir))
-		return e.gather(ctx, dir, all)
+		return e.gather(ctx, dir, all, cause)
 	})
 	if gatherErr != nil {
 		e.Timeline.Say("%v", gatherErr)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -35,9 +36,19 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 			return nil
 		}
 		step.Detail("%s into %s", ref, strings.Join(lacking, ", "))
-		return e.adapters.Cluster.Import(ctx, lacking, func(ctx context.Context, w io.Writer) error {
+		err = e.adapters.Cluster.Import(ctx, lacking, func(ctx context.Context, w io.Writer) error {
 			return e.adapters.Engine.Save(ctx, w, ref)
 		})
+		if err != nil {
+			return err
+		}
+		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
+		for _, node := range lacking {
+			if _, err := e.adapters.Cluster.PruneImages(ctx, node, image.Repository+p.Name, ref); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
 )
 
 // Plan is everything a run will do, decided before anything is done. It is made by
@@ -133,12 +134,12 @@ func NewPlan(root string, catalog Catalog, config Config) (*Plan, error) {
 	}
 	wait.Wait()
 	images := map[string][]string{}
-	taken := map[string]string{}
+	taken := map[cluster.Port]string{}
 	for i, component := range catalog.Components {
 		plan.Objects[component.Name] = rendered[i]
 		images[component.Name] = apply.Images(rendered[i])
 		for _, port := range apply.NodePorts(rendered[i]) {
-			key := fmt.Sprintf("%d", port.NodePort)
+			key := cluster.Port{Number: port.NodePort, Protocol: port.Protocol}
 			if other, ok := taken[key]; ok {
 				problems[i] = errors.Join(problems[i], fmt.Errorf("%s: Services %s and %s ask for the same node port %s",
 					strings.Join(plan.overlays(component), ", "), other, port.Service, key))

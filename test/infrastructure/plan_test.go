@@ -160,7 +160,7 @@ func TestPlanRefusesManifestsBeforeAnythingIsBuilt(t *testing.T) {
 	for _, test := range []struct{ name, manifest, want string }{
 		{"misspelt field", strings.Replace(pod, "containers:", "containrs:", 1), `unknown field "spec.containrs"`},
 		{"image not in the catalog", strings.Replace(pod, "image: app", "image: ap", 1), `"ap"`},
-		{"one node port twice", service("a") + service("b"), "Services a and b ask for the same node port 30080"},
+		{"one node port twice", service("a") + service("b"), "Services a and b ask for the same node port 30080/TCP"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			root, catalog := checkout(t, test.manifest)

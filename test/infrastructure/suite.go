@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"kubernaut.ai/e2e/test/e2e/target"
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
@@ -223,7 +224,7 @@ func (e *Environment) writeTarget(ctx context.Context) error {
 	}
 	endpoints := map[string]string{}
 	for _, port := range e.NodePorts {
-		address, ok := mapped[port.NodePort]
+		address, ok := mapped[cluster.Port{Number: port.NodePort, Protocol: port.Protocol}]
 		if !ok {
 			return fmt.Errorf("cluster %s: node port %d of Service %s is not mapped; run: %s", e.ClusterName, port.NodePort, port.Service, e.command("cluster:delete"))
 		}

@@ -22,6 +22,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/coverage"
 )
 
 // World is a machine with an engine that has third-party images and no others, and no
@@ -52,8 +53,12 @@ func (w *World) Adapters() infrastructure.Adapters {
 		EngineName: "podman", Runner: w, Engine: w, Cluster: kind{w, "podman"},
 		Elsewhere: func(engine string) infrastructure.Cluster { return kind{w, engine} },
 		Connect:   func(string) (infrastructure.Applier, error) { return applier{w}, nil },
-		Stop: func(ctx context.Context, _, _ string, deployments []string, seen func(*corev1.Pod)) error {
-			if err := w.did(ctx, "stop "+strings.Join(deployments, " ")); err != nil || w.Stopping == nil {
+		Stop: func(ctx context.Context, _, _ string, workloads []coverage.Workload, seen func(*corev1.Pod)) error {
+			names := make([]string, len(workloads))
+			for i, workload := range workloads {
+				names[i] = workload.Name
+			}
+			if err := w.did(ctx, "stop "+strings.Join(names, " ")); err != nil || w.Stopping == nil {
 				return err
 			}
 			return w.Stopping(ctx, seen)
@@ -217,6 +222,21 @@ func (w *World) Images(ctx context.Context, label string) ([]string, error) {
 	return slices.Sorted(maps.Keys(w.images)), err
 }
 
+// Tag gives an image a second reference.
+func (w *World) Tag(ctx context.Context, _, as string) error {
+	return w.change(ctx, "tag "+as, func() { w.has(&w.images, as) })
+}
+
+// Prune removes nothing.
+func (w *World) Prune(ctx context.Context, repository string, _ int, _ ...string) ([]string, error) {
+	return nil, w.did(ctx, "prune images "+repository)
+}
+
+// PruneStages removes nothing.
+func (w *World) PruneStages(ctx context.Context, label string) error {
+	return w.did(ctx, "prune stages "+label)
+}
+
 // Remove removes images.
 func (w *World) Remove(ctx context.Context, refs ...string) error {
 	return w.change(ctx, "remove "+strings.Join(refs, " "), func() {
@@ -248,6 +268,25 @@ func (k kind) Create(ctx context.Context, _ cluster.Spec, _ func(error)) error {
 
 // Ready finds it ready.
 func (k kind) Ready(ctx context.Context) error { return k.did(ctx, "ready") }
+
+// Mend starts the node again.
+func (k kind) Mend(ctx context.Context, nodes []string, _ func(string, ...any)) (string, error) {
+	if err := k.did(ctx, "mend "+strings.Join(nodes, " ")); err != nil {
+		return "", err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stopped {
+		k.stopped = false
+		return "started " + strings.Join(nodes, " "), nil
+	}
+	return "", nil
+}
+
+// PruneImages removes nothing.
+func (k kind) PruneImages(ctx context.Context, node, repository string, _ ...string) ([]string, error) {
+	return nil, k.did(ctx, "prune images "+node+" "+repository)
+}
 
 // Delete removes it with everything in it.
 func (k kind) Delete(ctx context.Context) error {
@@ -282,10 +321,12 @@ func (k kind) All(ctx context.Context) ([]string, error) {
 }
 
 // Ports maps every node port that there could be.
-func (k kind) Ports(ctx context.Context, node string) (map[int32]string, error) {
-	ports := map[int32]string{}
+func (k kind) Ports(ctx context.Context, node string) (map[cluster.Port]string, error) {
+	ports := map[cluster.Port]string{}
 	for port := int32(30000); port < 31000; port++ {
-		ports[port] = "127.0.0.1:1"
+		for _, protocol := range []string{"TCP", "UDP"} {
+			ports[cluster.Port{Number: port, Protocol: protocol}] = "127.0.0.1:1"
+		}
 	}
 	return ports, k.did(ctx, "ports "+node)
 }
@@ -333,6 +374,25 @@ func (a applier) Apply(ctx context.Context, objs []*unstructured.Unstructured) (
 		changes = append(changes, apply.Change{Object: ref, Action: action})
 	}
 	return changes, nil
+}
+
+// Prune removes what is not to be kept.
+func (a applier) Prune(ctx context.Context, keep []*unstructured.Unstructured) (apply.ChangeSet, error) {
+	if err := a.did(ctx, "prune"); err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, obj := range keep {
+		wanted[apply.RefOf(obj).String()] = true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for ref := range a.objects {
+		if !wanted[ref] {
+			delete(a.objects, ref)
+		}
+	}
+	return nil, nil
 }
 
 // Wait finds everything ready.
