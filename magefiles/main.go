@@ -37,6 +37,11 @@ func Ci(ctx context.Context) {
 	mg.SerialCtxDeps(ctx, Setup, Doctor, Lint, Test.All, E2e.All, E2e.GatewayCoverage)
 }
 
+// Plan prints what a run of all suites would do now, phase by phase, and why; it does nothing.
+//
+// With the seconds that each phase took last time and the longest way through them.
+func Plan(ctx context.Context) error { return kubernaut.Plan(ctx) }
+
 // Clean removes this checkout's clusters, its evidence and what it built.
 //
 // What takes long to make and other checkouts share stays, as the node image does;

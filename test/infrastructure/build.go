@@ -186,8 +186,23 @@ func (e *Environment) compileServices(ctx context.Context) error {
 		if (image.Image{Inputs: before}).Ref() == (image.Image{Inputs: after}).Ref() {
 			step.Cached("%s", e.relative(e.binaries()))
 		}
+		if err := e.noteSources(Phase{Kind: CompileServices}); err != nil {
+			return err
+		}
 		return errors.Join(before.Err(), after.Err())
 	})
+}
+
+// noteSources notes what the phase was made of, for Explain.
+func (e *Environment) noteSources(p Phase) error {
+	if e.Overlay != "" {
+		return nil
+	}
+	sources, err := e.state.Sources()
+	if err != nil {
+		return err
+	}
+	return e.state.Built(p.String(), sources)
 }
 
 func (e *Environment) goBuild(ctx context.Context) error {

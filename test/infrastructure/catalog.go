@@ -166,6 +166,12 @@ func (c Catalog) image(name string) (ImageSpec, error) {
 	return ImageSpec{}, fmt.Errorf("image %q: not in the catalog", name)
 }
 
+// component returns the catalog's entry.
+func (c Catalog) component(name string) Component {
+	at := slices.IndexFunc(c.Components, func(component Component) bool { return component.Name == name })
+	return c.Components[at]
+}
+
 // suite returns the catalog's entry, complete.
 func (c Catalog) suite(name string) (Suite, error) {
 	for _, suite := range c.Suites {

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
+	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -47,6 +48,9 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 		if err := applier.Wait(ctx, changes); err != nil {
 			return err
 		}
+		if err := e.noteDeployed(p.Name, objs); err != nil {
+			return err
+		}
 		changes = slices.Concat(removed, changes)
 		if slices.ContainsFunc(changes, func(c apply.Change) bool { return c.Action != apply.Unchanged }) {
 			step.Detail("%s", changes.Summary())
@@ -58,6 +62,32 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 		}
 		return e.writeTarget(ctx)
 	})
+}
+
+// noteDeployed notes what a component was made of, for Explain.
+func (e *Environment) noteDeployed(component string, objs []*unstructured.Unstructured) error {
+	sum, err := digestOf(objs)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	deployed := e.state.Deployed()
+	deployed[component] = sum
+	return e.state.NoteDeployed(deployed)
+}
+
+// digestOf identifies objects.
+func digestOf(objs []*unstructured.Unstructured) (string, error) {
+	inputs := image.NewInputs()
+	for _, obj := range objs {
+		data, err := obj.MarshalJSON()
+		if err != nil {
+			return "", err
+		}
+		inputs.Text(apply.RefOf(obj).String(), string(data))
+	}
+	return image.Image{Inputs: inputs}.Ref(), nil
 }
 
 // objects are those of all components.

@@ -80,6 +80,9 @@ func newGraph(catalog Catalog, images map[string][]string) (*graph, error) {
 	if err := catalog.check(); err != nil {
 		return nil, err
 	}
+	if run := images[catalog.Base]; catalog.Base != "" && len(run) > 0 {
+		return nil, fmt.Errorf("component %s: is the base of the cluster and may run nothing; it names %s", catalog.Base, strings.Join(run, ", "))
+	}
 	components, err := inOrder(catalog.Components)
 	if err != nil {
 		return nil, err

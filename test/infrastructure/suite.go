@@ -51,6 +51,9 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 		if after := digest(binary); after != "" && after == before {
 			step.Cached("%s", e.relative(binary))
 		}
+		if err := e.noteSources(p); err != nil {
+			return err
+		}
 		return e.selects(ctx, p.Name, step)
 	})
 }

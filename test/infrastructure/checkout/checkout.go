@@ -8,6 +8,7 @@
 //	.e2e/<cluster>/lock               who works on it
 //	.e2e/<cluster>/cluster.json       what it was made of
 //	.e2e/<cluster>/kubeconfig         mode 0600
+//	.e2e/<cluster>/deployed.json      hashes of the components that are deployed
 //	.e2e/<cluster>/target.json        what is deployed in it, for the suites
 //	.e2e/<cluster>/coverage/          what its pods have counted
 //	.e2e/<cluster>/runs/<time>/       the evidence of a run; the newest are kept
@@ -104,7 +105,7 @@ func (c Cluster) Build(elem ...string) string {
 // its kubeconfig, with the lock that kubectl's library may have left beside it. Evidence
 // stays.
 func (c Cluster) Forget() error {
-	return errors.Join(c.ForgetTarget(), remove(c.recordFile()), remove(c.Kubeconfig()), remove(c.Kubeconfig()+".lock"), c.unregister())
+	return errors.Join(c.ForgetTarget(), remove(c.recordFile()), remove(c.deployedFile()), remove(c.Kubeconfig()), remove(c.Kubeconfig()+".lock"), c.unregister())
 }
 
 // ForgetTarget removes target.json: what it describes is gone or not yet complete.

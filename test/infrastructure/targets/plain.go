@@ -33,6 +33,26 @@ func (t Targets) DeleteCluster(ctx context.Context) error {
 	return errors.Join(env.DeleteCluster(ctx), env.Close())
 }
 
+// Plan prints what a run of all suites would do now, phase by phase, and why.
+func (t Targets) Plan(ctx context.Context) error {
+	plan, err := t.plan(infrastructure.NewPlan)
+	if err != nil {
+		return err
+	}
+	if plan.Goals, err = plan.Goal(infrastructure.RunSuite); err != nil {
+		return err
+	}
+	adapters, err := infrastructure.Look(ctx, plan)
+	if err != nil {
+		return err
+	}
+	forecasts, err := infrastructure.Explain(ctx, plan, adapters)
+	if err != nil {
+		return err
+	}
+	return infrastructure.Print(plan, forecasts, os.Stdout)
+}
+
 // Status prints what of the environment is there.
 func (t Targets) Status(ctx context.Context) error {
 	plan, err := t.plan(infrastructure.Outline)
