@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -62,6 +63,7 @@ func TestPruneRemovesWhatTheManifestsHaveNoMore(t *testing.T) {
 	collectGarbage(t, a, appsv1.SchemeGroupVersion.WithResource("deployments"), namespace)
 	collectGarbage(t, a, corev1.SchemeGroupVersion.WithResource("services"), namespace)
 	collectGarbage(t, a, corev1.SchemeGroupVersion.WithResource("configmaps"), namespace)
+	collectGarbage(t, a, rbacv1.SchemeGroupVersion.WithResource("clusterroles"), "")
 	before := objects(t, namespace, strings.ReplaceAll(port, "SERVICE", "old")+"---\n"+web)
 	mustApply(t, a, before)
 	if changes, err := a.Prune(within(t, 20*time.Second), before); err != nil || len(changes) > 0 {
@@ -206,8 +208,8 @@ data: {a: one}
 	}
 
 	t.Run("but not for another fault", func(t *testing.T) {
-		wrong := objects(t, namespace, strings.ReplaceAll(kinds[0].object, "serviceName: one", "serviceName: three\n  revisionHistoryLimit: -1"))
-		if _, err := a.Apply(within(t, 10*time.Second), wrong); err == nil || !strings.Contains(err.Error(), "revisionHistoryLimit") {
+		wrong := objects(t, namespace, strings.ReplaceAll(kinds[0].object, "serviceName: one", "serviceName: three\n  podManagementPolicy: Wrong"))
+		if _, err := a.Apply(within(t, 10*time.Second), wrong); err == nil || !strings.Contains(err.Error(), "podManagementPolicy") {
 			t.Errorf("got %v, want what is wrong besides", err)
 		}
 		if _, err := a.client.AppsV1().StatefulSets(namespace).Get(t.Context(), "store", metav1.GetOptions{}); err != nil {

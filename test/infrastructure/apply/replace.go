@@ -21,29 +21,42 @@ import (
 // "updates to statefulset spec for fields other than ... are forbidden".
 var setOnce = regexp.MustCompile(`immutable|may not change|cannot change|can not be changed|updates to .* forbidden`)
 
+// allocated is how a Service is refused whose node port or address another has.
+var allocated = regexp.MustCompile(`already allocated`)
+
 // immutable reports whether an object was refused because it would change what can be
-// set once only, and for nothing else: what is wrong besides would be refused of the new
-// object too.
-func immutable(err error) bool {
+// set once only, and for nothing else.
+func immutable(err error) bool { return onlyCauses(err, setOnce) }
+
+// onlyCauses reports whether an object was refused as invalid for causes of one sort alone.
+func onlyCauses(err error, sort *regexp.Regexp) bool {
 	var status apierrors.APIStatus
 	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
 		return false
 	}
 	causes := status.Status().Details.Causes
 	for _, cause := range causes {
-		if !setOnce.MatchString(cause.Message) {
+		if !sort.MatchString(cause.Message) {
 			return false
 		}
 	}
 	return len(causes) > 0
 }
 
-// replace deletes an object with what it owns, waits until it is gone and makes it anew.
+// replace deletes an object with what it owns, waits until it is gone and makes it anew. One
+// that would be refused is found before anything is deleted.
 func (a *Applier) replace(ctx context.Context, resource dynamic.ResourceInterface, obj, current *unstructured.Unstructured) (Action, error) {
+	_, err := resource.Create(ctx, obj, metav1.CreateOptions{
+		DryRun: []string{metav1.DryRunAll}, FieldManager: a.manager, FieldValidation: metav1.FieldValidationStrict,
+	})
+	// That its name, port or address is taken, by the one that is there, is the last objection.
+	if err != nil && !apierrors.IsAlreadyExists(err) && !onlyCauses(err, allocated) {
+		return "", err
+	}
 	if err := remove(ctx, resource, current); err != nil {
 		return "", fmt.Errorf("deleting the one before: %w", err)
 	}
-	_, err := a.patch(ctx, resource, obj)
+	_, err = a.patch(ctx, resource, obj)
 	return Replaced, err
 }
 
