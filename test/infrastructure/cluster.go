@@ -65,11 +65,13 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 				return err
 			}
 		}
+		// What this machine lacks shows up as something else, minutes later.
+		lacks := host.Preflight(ctx, host.Options{Engine: e.EngineName, Checkout: e.Root}).Err()
 		if err := e.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
-			return err
+			return errors.Join(err, lacks)
 		}
 		if err := e.Cluster.Ready(ctx); err != nil {
-			return err
+			return errors.Join(err, lacks)
 		}
 		nodes, err := e.Cluster.Nodes(ctx)
 		if err != nil {

@@ -116,13 +116,16 @@ type Screen struct {
 
 // Open chooses the engine and returns an environment for the plan with the real
 // adapters. It makes nothing: evidence comes with the first step.
-func Open(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) {
+func Open(ctx context.Context, plan *Plan, shown Screen) (*Environment, error) {
 	runner := command.Local{Log: timeline.Log}
-	name, err := host.Choose(ctx, runner, plan.Config.Engine)
+	name, err := host.Choose(ctx, host.Options{
+		Runner: runner, Engine: plan.Config.Engine, Checkout: plan.Root,
+		Say: func(format string, args ...any) { fmt.Fprintf(shown.Out, format+"\n", args...) },
+	})
 	if err != nil {
 		return nil, err
 	}
-	return OpenWith(plan, screen, Adapters{
+	return OpenWith(plan, shown, Adapters{
 		EngineName: name,
 		Runner:     runner,
 		Engine:     engine.Engine{Name: name, Runner: runner},
