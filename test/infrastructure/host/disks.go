@@ -44,7 +44,7 @@ func (i *inspection) usualStore(context.Context) Check {
 }
 
 func (i *inspection) checkoutDisk(context.Context) Check {
-	return i.disk(Check{Name: "disk of checkout", Level: Required}, i.Checkout, needCheckout, "run: go tool mage clean; or take a larger disk")
+	return i.disk(Check{Name: "disk of checkout", Level: Required}, i.Checkout, needCheckout, "run: go tool mage clean; or use a larger disk")
 }
 
 func (i *inspection) cacheDisk(ctx context.Context) Check {

@@ -124,9 +124,9 @@ func (i *inspection) engine(context.Context) Check {
 		check.OK, check.Found = true, chosen
 		return check
 	}
-	check.Found, check.Remedy = "neither podman nor docker runs a privileged container", "run: go tool mage setup"
+	check.Found, check.Remedy = "neither podman nor docker can run a privileged container", "run: go tool mage setup"
 	if i.Engine != "" {
-		check.Found = i.Engine + " runs no privileged container, and E2E_ENGINE allows no other"
+		check.Found = i.Engine + " cannot run a privileged container, and E2E_ENGINE allows no other"
 	}
 	if _, err := i.machine.find("nerdctl"); err == nil {
 		check.Found += " (nerdctl, which is here, is not supported)"

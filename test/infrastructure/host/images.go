@@ -77,7 +77,7 @@ func (i *inspection) registry(ctx context.Context) Check {
 			check.OK, check.Found = false, fmt.Sprintf("%s: %v", host, err)
 			check.Remedy = "images will be built from Debian packages and Go modules instead"
 			if i.Policy == "pull" {
-				check.Remedy = "let a network path to it be opened, or set E2E_IMAGES=auto to build the images here"
+				check.Remedy = "open the network to it, or set E2E_IMAGES=auto to build the images here"
 			}
 			return check
 		}

@@ -252,6 +252,6 @@ func (i *inspection) memory(context.Context) Check {
 	}
 	check.OK = available >= need
 	check.Found = fmt.Sprintf("%s available, %s needed", gib(available), gib(need))
-	check.Remedy = "end other programs, or take a machine with more memory"
+	check.Remedy = "close other programs, or use a machine with more memory"
 	return check
 }

@@ -115,17 +115,17 @@ func (s *setup) podmanDropIn(ctx context.Context) error {
 		return err
 	}
 	if content == "" {
-		return fmt.Errorf("%w; that is none of the faults that setup can repair", failed)
+		return fmt.Errorf("%w; setup cannot repair that", failed)
 	}
 	if s.machine.uid != 0 {
-		return fmt.Errorf("%w; only root may repair that; run: sudo env PATH=\"$PATH\" go tool mage setup", failed)
+		return fmt.Errorf("%w; repairing that needs root; run: sudo env PATH=\"$PATH\" go tool mage setup", failed)
 	}
 	changed, err := writeDropIn(s.machine.root, content)
 	if err != nil {
 		return err
 	}
 	if !changed {
-		return fmt.Errorf("%w; that is none of the faults that /%s repairs", failed, dropInFile)
+		return fmt.Errorf("%w; the settings in /%s do not help", failed, dropInFile)
 	}
 	if err := ProbeEngine(ctx, s.Options, "podman"); err != nil {
 		return errors.Join(err, os.Remove(filepath.Join(s.machine.root, dropInFile)))

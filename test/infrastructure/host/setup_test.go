@@ -77,7 +77,7 @@ func TestSetupLeavesAForeignDropInAlone(t *testing.T) {
 	f := withServers(newFake(t, files))
 	f.podman = func() error { return refuse(noLimits) }
 	_, err := f.setUp(f.options())
-	if err == nil || !strings.Contains(err.Error(), "not this project's own") || !strings.Contains(err.Error(), "nofile=20000:20000") {
+	if err == nil || !strings.Contains(err.Error(), "was not written by this project") || !strings.Contains(err.Error(), "nofile=20000:20000") {
 		t.Errorf("got %v, want the settings to add by hand", err)
 	}
 	if got := f.read(dropInFile); got != "# mine\n" {
