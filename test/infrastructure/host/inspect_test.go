@@ -86,7 +86,7 @@ func TestInspect(t *testing.T) {
 		}, check: "left over", level: Advice, found: "3 containers of tests", remedy: "podman rm --force --volumes 815 4711 4712"},
 		{name: "folders of tests that were killed", change: func(f *fake, o *Options) {
 			o.Folders = []string{"e2e-servers-"}
-			if err := os.Mkdir(filepath.Join(os.TempDir(), "e2e-servers-1"), 0o700); err != nil {
+			if err := os.Mkdir(filepath.Join(f.temp, "e2e-servers-1"), 0o700); err != nil {
 				f.Fatal(err)
 			}
 		}, check: "left over", level: Advice, found: "1 folders of test servers", remedy: "e2e-servers-1"},

@@ -156,10 +156,10 @@ func readInotify(root fs.FS, uid int) (inotify, error) {
 
 func (i *inspection) cgroup(context.Context) Check {
 	check := Check{Name: "cgroups", Level: Required, OK: true}
-	switch version := cgroups(os.DirFS(i.machine.root)); {
-	case version == "":
+	switch version := cgroups(os.DirFS(i.machine.root)); version {
+	case "":
 		check.OK, check.Found, check.Remedy = false, "none below /sys/fs/cgroup", "mount them, or run this outside of a container"
-	case version == "v2":
+	case "v2":
 		check.Found = version
 	default:
 		check.Found = version + "; the kubelet will be told to accept it"

@@ -42,6 +42,7 @@ func debianFiles() map[string]string {
 type fake struct {
 	*testing.T
 	root      string
+	temp      string
 	programs  map[string]bool // installed
 	uid       int
 	offline   bool
@@ -93,7 +94,8 @@ func newFake(t *testing.T, files map[string]string) *fake {
 			t.Fatal(err)
 		}
 	}
-	t.Setenv("TMPDIR", t.TempDir())
+	f.temp = t.TempDir()
+	t.Setenv("TMPDIR", f.temp)
 	f.recorder.Answer = f.answer
 	return f
 }
