@@ -12,32 +12,34 @@ import (
 // engineNames are the engines there are, the preferred first.
 var engineNames = []string{"podman", "docker"}
 
-// chooseEngine returns the engine for a run, and what there is to say about the choice.
-// The one whose cluster runs is known to work and is not probed.
-func chooseEngine(ctx context.Context, plan *Plan) (name, said string, err error) {
+// chooseEngine returns the engine for a run, and says when it is another than the last
+// time. The one whose cluster runs is known to work and is not probed.
+func chooseEngine(ctx context.Context, plan *Plan, say func(format string, args ...any)) (string, error) {
 	last := plan.cluster().Engine()
-	if slices.Contains(engineNames, last) && (plan.Config.Engine == "" || plan.Config.Engine == last) {
+	if !slices.Contains(engineNames, last) {
+		last = ""
+	}
+	if last != "" && (plan.Config.Engine == "" || plan.Config.Engine == last) {
 		if nodes, err := RealAdapters(plan, last).Cluster.Nodes(ctx); err == nil && len(nodes) > 0 {
-			return last, "", nil
+			return last, nil
 		}
 	}
-	wanted := plan.Config.Engine
-	if wanted == "" && slices.Contains(engineNames, last) {
-		// The one of the last time first: what it holds is not to be made twice.
-		if _, err := host.Choose(ctx, command.Local{}, last); err == nil {
-			return last, "", nil
+	options := host.Options{Runner: command.Local{}, Engine: plan.Config.Engine, Checkout: plan.Root, Say: say}
+	if options.Engine == "" && last != "" {
+		// That of the last time first: what it holds is not to be made twice.
+		options.Engine = last
+		_, err := host.Choose(ctx, options)
+		if err == nil {
+			return last, nil
 		}
+		say("%s, which was used the last time, does not work now: %v", last, err)
+		options.Engine = ""
 	}
-	if name, err = host.Choose(ctx, command.Local{}, wanted); err != nil {
-		return "", "", err
+	name, err := host.Choose(ctx, options)
+	if err == nil && last != "" && name != last {
+		say("engine %s: the last time it was %s", name, last)
 	}
-	if last != "" && name != last {
-		said = fmt.Sprintf("engine %s: the last time it was %s", name, last)
-		if wanted == "" {
-			said += ", which does not work now; go tool mage doctor says why"
-		}
-	}
-	return name, said, nil
+	return name, err
 }
 
 // engineOf returns the engine in which the plan's cluster is to be looked for: the one

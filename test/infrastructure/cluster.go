@@ -58,11 +58,13 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 			}
 		}
 		e.state.Register(e.adapters.EngineName, time.Now())
+		// What this machine lacks shows up as something else, minutes later.
+		lacks := host.Preflight(ctx, host.Options{Engine: e.adapters.EngineName, Checkout: e.Root}).Err()
 		if err := e.adapters.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
-			return err
+			return errors.Join(err, lacks)
 		}
 		if err := e.adapters.Cluster.Ready(ctx); err != nil {
-			return err
+			return errors.Join(err, lacks)
 		}
 		nodes, err := e.adapters.Cluster.Nodes(ctx)
 		if err != nil {

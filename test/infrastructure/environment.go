@@ -133,15 +133,11 @@ type Screen struct {
 // at which .e2e/last points from then on; a first step that only ends a run adds to that
 // one's. Close gives the lock up.
 func Open(ctx context.Context, plan *Plan, shown Screen) (*Environment, error) {
-	engine, said, err := chooseEngine(ctx, plan)
+	engine, err := chooseEngine(ctx, plan, func(format string, args ...any) { fmt.Fprintf(shown.Out, format+"\n", args...) })
 	if err != nil {
 		return nil, err
 	}
-	env, err := OpenWith(ctx, plan, shown, RealAdapters(plan, engine))
-	if err == nil && said != "" {
-		env.Timeline.Say("%s", said)
-	}
-	return env, err
+	return OpenWith(ctx, plan, shown, RealAdapters(plan, engine))
 }
 
 // Reopen is Open for what ends a run: it takes the engine that the cluster was made with,

@@ -44,7 +44,7 @@ func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) 
 // obtained is the engine and the reference of a third-party image, which is got
 // first if need be: a host without the servers' programs runs them in containers.
 func (p *Plan) obtained(ctx context.Context, name string, progress io.Writer) (engine, ref string, err error) {
-	engine, _, err = chooseEngine(ctx, p)
+	engine, err = chooseEngine(ctx, p, func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) })
 	if err != nil {
 		return "", "", err
 	}

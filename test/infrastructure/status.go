@@ -35,7 +35,7 @@ func Status(ctx context.Context, plan *Plan, adapters Adapters, out io.Writer) e
 	fmt.Fprintf(out, "cluster     %s (%s, %s)\nnodes       %s, running: %s\nkubeconfig  %s\n",
 		plan.ClusterName, adapters.EngineName, plan.Variant, strings.Join(all, " "), strings.Join(running, " "), plan.cluster().Kubeconfig())
 	if made, err := plan.cluster().Record(); err == nil {
-		fmt.Fprintf(out, "made        %s by %s, of %s\n", made.Made.Format("2006-01-02 15:04:05"), made.By, made.Spec["image"])
+		fmt.Fprintf(out, "made        %s by %s, of %s\n", made.Made.Format("2006-01-02 15:04:05"), made.By, made.Spec["node image"])
 	} else {
 		fmt.Fprintf(out, "made        not to the end; the next run makes it anew\n")
 	}

@@ -152,7 +152,7 @@ func run(ctx context.Context, c *exec.Cmd) error {
 	stop := context.AfterFunc(ctx, func() { canceled <- time.Now() })
 	err = c.Wait()
 	if !stop() {
-		clear(group, (<-canceled).Add(grace))
+		sweep(group, (<-canceled).Add(grace))
 	}
 	return err
 }

@@ -29,9 +29,9 @@ const look = 50 * time.Millisecond
 // terminate asks every process of a group to end.
 func terminate(group int) error { return syscall.Kill(-group, syscall.SIGTERM) }
 
-// clear returns when no process of a group is left. It kills what is there when the
+// sweep returns when no process of a group is left. It kills what is there when the
 // time is up, as what ignores SIGTERM is.
-func clear(group int, until time.Time) {
+func sweep(group int, until time.Time) {
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	for time.Now().Before(until) {
@@ -75,7 +75,7 @@ type watchdog struct {
 
 // watch returns the watchdog of this process, started when first needed.
 var watch = sync.OnceValues(func() (*watchdog, error) {
-	c := exec.Command("sh", "-c", watchdogScript, "watchdog", strconv.FormatFloat(grace.Seconds(), 'f', -1, 64)) //nolint:noctx // it ends with this process
+	c := exec.Command("sh", "-c", watchdogScript, "watchdog", strconv.FormatFloat(grace.Seconds(), 'f', -1, 64))
 	// A session of its own: no signal of a terminal reaches it.
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	in, err := c.StdinPipe()

@@ -112,7 +112,9 @@ func TestCancelLeavesTimeToEndInOrder(t *testing.T) {
 	go func() { _, _ = io.Copy(io.Discard, r) }()
 	started := time.Now()
 	cancel()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want canceled", err)
+	}
 	ends(t, pid, 100*time.Millisecond)
 	if text, err := os.ReadFile(file); string(text) != "in order\n" {
 		t.Errorf("got %q, %v", text, err)

@@ -81,7 +81,7 @@ func begin(path, as string, out *os.File) (*os.Process, error) {
 
 func environ(as string) []string {
 	own := slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, role+"=") })
-	return append(own, role+"="+as)
+	return append(own, role+"="+as, "GORACE=atexit_sleep_ms=0")
 }
 
 // target tells its process id, and how many interrupts it gets.

@@ -19,6 +19,7 @@ import (
 // the package needs of the outside world.
 type machine struct {
 	*testing.T
+	temp    string          // folder of temporary files
 	missing map[string]bool // programs that are not installed
 	fails   func(program string) error
 	output  map[string]string // what a program says before it fails
@@ -30,8 +31,9 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	t.Setenv("TMPDIR", t.TempDir())
-	return &machine{T: t, missing: map[string]bool{}, output: map[string]string{}, running: map[string]int{}}
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	return &machine{T: t, temp: temp, missing: map[string]bool{}, output: map[string]string{}, running: map[string]int{}}
 }
 
 func (m *machine) options() Options {
@@ -137,7 +139,7 @@ func (m *machine) left() {
 			m.Errorf("%s: %d left running", program, n)
 		}
 	}
-	entries, err := os.ReadDir(os.TempDir())
+	entries, err := os.ReadDir(m.temp)
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -268,7 +270,7 @@ func TestWhatAKilledRunLeftIsRemoved(t *testing.T) {
 	opts.Container = func(_ context.Context, name string) (string, string, error) { return "podman", "ref", nil }
 	own, other := identity(opts.Dir), identity(t.TempDir())
 	for _, id := range []string{own, other} {
-		if err := os.MkdirAll(filepath.Join(os.TempDir(), FolderPrefix+id+"-postgres-1", "data"), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(m.temp, FolderPrefix+id+"-postgres-1", "data"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -284,7 +286,7 @@ func TestWhatAKilledRunLeftIsRemoved(t *testing.T) {
 	if err := servers.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := os.RemoveAll(filepath.Join(os.TempDir(), FolderPrefix+other+"-postgres-1")); err != nil {
+	if err := os.RemoveAll(filepath.Join(m.temp, FolderPrefix+other+"-postgres-1")); err != nil {
 		t.Error(err)
 	} else {
 		m.left()
@@ -293,7 +295,7 @@ func TestWhatAKilledRunLeftIsRemoved(t *testing.T) {
 
 func TestWhatAnotherCheckoutUsesIsLeftAlone(t *testing.T) {
 	m := newMachine(t)
-	other := filepath.Join(os.TempDir(), FolderPrefix+identity(t.TempDir())+"-postgres-1")
+	other := filepath.Join(m.temp, FolderPrefix+identity(t.TempDir())+"-postgres-1")
 	if err := os.Mkdir(other, 0o700); err != nil {
 		t.Fatal(err)
 	}
