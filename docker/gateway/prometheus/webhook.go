@@ -149,10 +149,7 @@ func (g *Group) Alert(i int) (signal.Signal, error) {
 	if s.Resolved {
 		return s, nil
 	}
-	if err := g.place(&s); err != nil {
-		return s, err
-	}
-	return s, s.Validate()
+	return s, g.place(&s)
 }
 
 // read takes what the alert says of itself.
@@ -191,11 +188,16 @@ func (g *Group) read(one alert, path string) (signal.Signal, error) {
 	return s, nil
 }
 
-// place finds what the alert is about, and in which cluster.
+// place finds what the alert is about, and in which cluster. What cannot be understood
+// is refused first, whatever the alert is about.
 func (g *Group) place(s *signal.Signal) error {
 	name := firstOf(s.Labels["cluster"], s.Labels["k8s_cluster_name"], s.Labels["k8s.cluster.name"])
 	var taken bool
-	if s.Cluster, taken = g.parser.Clusters.Of(name); !taken {
+	s.Cluster, taken = g.parser.Clusters.Of(name)
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	if !taken {
 		return &signal.Rejected{Reason: signal.ForeignCluster, Message: fmt.Sprintf("cluster %.253q is not one whose alerts are taken", name)}
 	}
 	decision := g.parser.Targets.Decide(s.Labels)
@@ -205,7 +207,7 @@ func (g *Group) place(s *signal.Signal) error {
 	}
 	s.Target = decision.Target
 	s.Namespace = firstOf(s.Target.Namespace, target.Namespace(s.Labels))
-	return nil
+	return s.Validate()
 }
 
 // Decide returns what an alert is about, for who only wants to know. It returns the

@@ -51,7 +51,7 @@ const (
 )
 
 // Validate returns an *Invalid that names the first field that no custom resource
-// could be made of, or nil.
+// could be made of, or nil. A signal may have no target yet.
 func (s Signal) Validate() error {
 	switch {
 	case s.Name == "" || utf8.RuneCountInString(s.Name) > maxName:
@@ -64,7 +64,7 @@ func (s Signal) Validate() error {
 	if s.Namespace != "" && !resource.ValidName("Namespace", s.Namespace) {
 		return &Invalid{"namespace", fmt.Sprintf("%.80q is not a namespace's name", s.Namespace)}
 	}
-	if err := s.Target.Validate(); err != nil {
+	if err := s.Target.Validate(); err != nil && s.Target != (resource.Ref{}) {
 		return &Invalid{"target", err.Error()}
 	}
 	// PostgreSQL stores no NUL, so the audit event could never be accepted.

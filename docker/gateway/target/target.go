@@ -141,6 +141,9 @@ func (a *alert) configured(row string, rule LabelRule) (Decision, bool) {
 	if known {
 		return a.named(row, label, kind, namespace, name)
 	}
+	if !resource.ValidName("Namespace", namespace) {
+		namespace = "" // the cluster knows whether the kind has one
+	}
 	return Decision{
 		Target: resource.Ref{APIVersion: rule.APIVersion, Kind: rule.Kind, Namespace: namespace, Name: name},
 		Row:    row, Reason: label + " names the " + rule.Kind + ", as configured",
