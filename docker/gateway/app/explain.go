@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"kubernaut.ai/e2e/docker/gateway/httpapi"
@@ -54,7 +55,8 @@ func Explain(args []string, body io.Reader, out, problems io.Writer) int {
 		cfg, err = loadConfig(*file)
 	}
 	if err != nil {
-		_, _ = fmt.Fprintf(problems, "gateway explain: %v; usage: gateway explain --kind prometheus|kubernetes-event [--config FILE] < BODY\n", err)
+		_, _ = fmt.Fprintf(problems, "gateway explain: %s; usage: gateway explain --kind prometheus|kubernetes-event [--config FILE] < BODY\n",
+			strings.ReplaceAll(err.Error(), "\n", "; "))
 		return misused
 	}
 	read, err := io.ReadAll(io.LimitReader(body, httpapi.MaxBodyBytes+1))
@@ -118,7 +120,8 @@ func explainEvent(cfg Config, body []byte) ([]explanation, error) {
 	if !s.Target.Known() {
 		return nil, &signal.Invalid{Field: "kind", Reason: fmt.Sprintf("%s of %s is not a kind that is known without asking the cluster", s.Target.Kind, s.Target.APIVersion)}
 	}
-	return []explanation{{Target: describe(s.Target), Cluster: s.Cluster, Row: "event", Reason: s.TargetReason}}, nil
+	row, reason, _ := strings.Cut(s.TargetReason, ": ")
+	return []explanation{{Target: describe(s.Target), Cluster: s.Cluster, Row: row, Reason: reason}}, nil
 }
 
 // describe names an object.
