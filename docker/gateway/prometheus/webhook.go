@@ -27,6 +27,9 @@ const (
 	// maxLabelBytes and maxAnnotationBytes bound one value. Annotations are texts.
 	maxLabelBytes      = 4 << 10
 	maxAnnotationBytes = 256 << 10
+	// maxCommonBytes bounds the message without its alerts, which every request that is
+	// made of one of several alerts holds, ten at a time.
+	maxCommonBytes = 128 << 10
 )
 
 // Parser understands webhooks. It is safe for concurrent use.
@@ -90,8 +93,13 @@ func (p *Parser) Parse(body []byte, dated bool, now time.Time) (*Group, error) {
 		g.whole = body
 		return g, nil
 	}
-	g.common, err = withoutAlerts(body)
-	return g, err
+	if g.common, err = withoutAlerts(body); err != nil {
+		return nil, err
+	}
+	if len(g.common) > maxCommonBytes {
+		return nil, &signal.Invalid{Field: "commonAnnotations", Reason: fmt.Sprintf("with all but the alerts more than %d bytes, for several alerts", maxCommonBytes)}
+	}
+	return g, nil
 }
 
 // bounded refuses labels or annotations that are too many or too long.

@@ -237,6 +237,8 @@ func TestParseRefuses(t *testing.T) {
 		"too many alerts":         {hook(`{}`, strings.Repeat("{},", MaxAlerts)+"{}"), "alerts: more than 2000; set max_alerts of the webhook to 2000 or less"},
 		"too many common labels":  {hook(`{`+entries(257)+`}`, `{}`), "commonLabels: more than 256"},
 		"a common label too long": {hook(`{"l":"`+strings.Repeat("x", 4<<10+1)+`"}`, `{}`), `commonLabels: "l" holds more than 4096 bytes`},
+		"too much in common": {strings.Replace(hook(`{}`, `{}`, `{}`), `"runbook":"r"`, `"runbook":"`+strings.Repeat("r", maxCommonBytes)+`"`, 1),
+			"commonAnnotations: with all but the alerts more than 131072 bytes"},
 		"the alerts in two cases": {`{"alerts":[{"labels":{"alertname":"A"}}],"Alerts":[{"labels":{"pod":"victim"}}]}`, `key "Alerts" written twice`},
 		"no JSON":                 {`alert`, "malformed JSON at byte 1"},
 	} {

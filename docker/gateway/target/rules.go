@@ -54,9 +54,12 @@ func DefaultRules() Rules {
 
 // Check records every problem of the rules; field is the path of the rules.
 func (r Rules) Check(p *config.Problems, field string) {
-	for name, words := range map[string][]string{"agents": r.Agents, "reporters": r.Reporters} {
-		for i, word := range words {
-			p.Check(len(word) >= minWord && word == strings.ToLower(word), fmt.Sprintf("%s.%s[%d]", field, name, i), word,
+	for _, list := range []struct {
+		name  string
+		words []string
+	}{{"agents", r.Agents}, {"reporters", r.Reporters}} {
+		for i, word := range list.words {
+			p.Check(len(word) >= minWord && word == strings.ToLower(word), fmt.Sprintf("%s.%s[%d]", field, list.name, i), word,
 				fmt.Sprintf("part of a name in small letters, at least %d", minWord))
 		}
 	}

@@ -75,6 +75,7 @@ var _ = Describe("An event's time", func() {
 	DescribeTable("is refused when its last timestamp lies", func(ctx SpecContext, offset time.Duration) {
 		event := signals.Warning("BackOff", deployment(workload(ctx)))
 		event.LastTimestamp = time.Now().Add(offset).UTC()
+		event.FirstTimestamp = event.LastTimestamp.Add(-time.Minute)
 		Expect(must(gateway.Event(ctx, event))).To(BeProblem(http.StatusBadRequest, outsideWindow))
 	},
 		Entry("more than five minutes back", SpecTimeout(brief), -5*time.Minute-settled),
