@@ -4,6 +4,7 @@ package kubernetesevent
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -190,7 +191,7 @@ func (e event) signal() (signal.Signal, error) {
 	case object.Name == "":
 		return signal.Signal{}, &signal.Invalid{Field: field + ".name", Reason: "required"}
 	}
-	namespace := firstOf(object.Namespace, e.Metadata.Namespace)
+	namespace := cmp.Or(object.Namespace, e.Metadata.Namespace)
 	target := resource.Ref{APIVersion: object.APIVersion, Kind: object.Kind, Namespace: namespace, Name: object.Name}
 	kind, known := resource.Find(object.APIVersion, object.Kind)
 	switch {
@@ -222,7 +223,7 @@ func (e event) labels() map[string]string {
 	}
 	labels["type"] = e.Type
 	labels["reason"] = e.Reason
-	if component := firstOf(e.Source.Component, e.DeprecatedSource.Component, e.ReportingComponent, e.ReportingController); component != "" {
+	if component := cmp.Or(e.Source.Component, e.DeprecatedSource.Component, e.ReportingComponent, e.ReportingController); component != "" {
 		labels["component"] = component
 	}
 	return labels
@@ -234,18 +235,8 @@ func (e event) annotations() map[string]string {
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	if message := firstOf(e.Message, e.Note); message != "" {
+	if message := cmp.Or(e.Message, e.Note); message != "" {
 		annotations["message"] = message
 	}
 	return annotations
-}
-
-// firstOf returns the first text that is not empty.
-func firstOf(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
 }

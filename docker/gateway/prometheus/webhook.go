@@ -3,6 +3,7 @@
 package prometheus
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,14 +167,14 @@ func (g *Group) read(one alert, path string) (signal.Signal, error) {
 	s := signal.Signal{
 		Source:      signal.Prometheus,
 		Name:        labels["alertname"],
-		Severity:    firstOf(labels["severity"], "unknown"),
+		Severity:    cmp.Or(labels["severity"], "unknown"),
 		Labels:      labels,
 		Annotations: overlay(one.Annotations, g.hook.CommonAnnotations),
 	}
 	if s.Name == "" {
 		return s, &signal.Invalid{Field: path + ".labels.alertname", Reason: "required"}
 	}
-	switch firstOf(one.Status, g.hook.Status, "firing") {
+	switch cmp.Or(one.Status, g.hook.Status, "firing") {
 	case "firing":
 	case "resolved":
 		s.Resolved = true
@@ -199,7 +200,7 @@ func (g *Group) read(one alert, path string) (signal.Signal, error) {
 // place finds what the alert is about, and in which cluster. What cannot be understood
 // is refused first, whatever the alert is about.
 func (g *Group) place(s *signal.Signal) error {
-	name := firstOf(s.Labels["cluster"], s.Labels["k8s_cluster_name"], s.Labels["k8s.cluster.name"])
+	name := cmp.Or(s.Labels["cluster"], s.Labels["k8s_cluster_name"], s.Labels["k8s.cluster.name"])
 	var taken bool
 	s.Cluster, taken = g.parser.Clusters.Of(name)
 	if err := s.Validate(); err != nil {
@@ -214,7 +215,7 @@ func (g *Group) place(s *signal.Signal) error {
 		return &signal.Rejected{Reason: signal.NoObject, Message: "nothing to act on: " + decision.Reason}
 	}
 	s.Target = decision.Target
-	s.Namespace = firstOf(s.Target.Namespace, target.Namespace(s.Labels))
+	s.Namespace = cmp.Or(s.Target.Namespace, target.Namespace(s.Labels))
 	return s.Validate()
 }
 
@@ -268,14 +269,4 @@ func overlay(base, over map[string]string) map[string]string {
 	maps.Copy(merged, base)
 	maps.Copy(merged, over)
 	return merged
-}
-
-// firstOf returns the first text that is not empty.
-func firstOf(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
 }
