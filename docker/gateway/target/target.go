@@ -433,7 +433,7 @@ func (a *alert) behindExporter() bool { return !a.any("pod") && a.says(a.rules.R
 // cuts what a random suffix of five follows to 63 characters.
 const maxGenerated = 58
 
-// podOf reports whether the pod's name begins with the name of one of these.
+// podOf reports whether the pod is named after one of these.
 func (a *alert) podOf(labels ...string) bool {
 	pod := a.labels["pod"]
 	return slices.ContainsFunc(labels, func(label string) bool {
@@ -442,7 +442,7 @@ func (a *alert) podOf(labels ...string) bool {
 			return false
 		}
 		prefix := name + "-"
-		return strings.HasPrefix(pod, prefix[:min(len(prefix), maxGenerated)])
+		return pod == name || strings.HasPrefix(pod, prefix[:min(len(prefix), maxGenerated)])
 	})
 }
 
