@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -114,6 +115,10 @@ func explainAlerts(cfg Config, body []byte) ([]explanation, error) {
 func explainEvent(cfg Config, body []byte) ([]explanation, error) {
 	parser := &kubernetesevent.Parser{Clusters: cfg.Clusters}
 	s, err := parser.Parse(body, false, time.Now())
+	var rejected *signal.Rejected
+	if errors.As(err, &rejected) {
+		return []explanation{{Cluster: s.Cluster, Row: "cluster", Reason: rejected.Message}}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

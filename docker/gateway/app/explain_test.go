@@ -45,6 +45,8 @@ clusters: {here: [east], taken: [west]}
 		"a foreign cluster":    {"prometheus", hook(`{"alertname":"A","namespace":"demo","pod":"web","cluster":"north"}`), file, []string{"null north cluster"}},
 		"an event": {"kubernetes-event", `{"type":"Warning","reason":"R","lastTimestamp":"` + seen + `","regarding":{"kind":"Node","name":"n1"}}`, "",
 			[]string{"Node//n1  event/regarding"}},
+		"an event of a foreign cluster": {"kubernetes-event", `{"type":"Warning","reason":"R","clusterName":"north","lastTimestamp":"` + seen + `","involvedObject":{"kind":"Node","name":"n1"}}`, file,
+			[]string{"null north cluster"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"--kind", c.kind}
