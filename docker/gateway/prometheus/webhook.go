@@ -73,7 +73,7 @@ type alert struct {
 // time of sending otherwise. Errors are *signal.Invalid.
 func (p *Parser) Parse(body []byte, dated bool, now time.Time) (*Group, error) {
 	g := &Group{parser: p, dated: dated, now: now}
-	err := jsonbody.Decode(body, &g.hook, jsonbody.Limits{"alerts": MaxAlerts})
+	err := jsonbody.Decode(body, &g.hook, jsonbody.Arrays{"alerts": {Most: MaxAlerts, Of: alert{}}})
 	var invalid *signal.Invalid
 	switch {
 	case errors.As(err, &invalid) && invalid.Field == "alerts" && strings.HasPrefix(invalid.Reason, "more than"):
