@@ -28,7 +28,7 @@ func Migrate(ctx context.Context, opts Options) error {
 	}
 	// The migrations get connections of their own, without the store's limits.
 	connecting := pool.ConnConfig.Copy()
-	store, err := postgres.Open(pool, s.Database.Timeout)
+	store, err := postgres.Open(pool, postgres.Timeouts{Drain: s.Database.DrainTimeout})
 	if err != nil {
 		return err
 	}
