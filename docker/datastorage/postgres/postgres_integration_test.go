@@ -374,6 +374,60 @@ func TestEventsAreImmutable(t *testing.T) {
 	wantChain(t, store, "c-1", 1)
 }
 
+// TestTheServersRoleCanOnlyDoWhatTheServerDoes writes as that role, and tries what
+// somebody would who has taken the server over.
+func TestTheServersRoleCanOnlyDoWhatTheServerDoes(t *testing.T) {
+	owner := testenv.Migrated(t)
+	role, password := "server_"+strings.ReplaceAll(uuid.NewString(), "-", ""), "it's "+uuid.NewString()
+	defer func() { testenv.Exec(t, owner, "DROP OWNED BY "+role+"; DROP ROLE "+role) }() // before the schema goes
+	for range 2 {                                                                        // again, as every deployment does
+		if err := migrations.Grant(t.Context(), owner.ConnConfig.Copy(), role, password); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := owner.Copy()
+	config.ConnConfig.User, config.ConnConfig.Password = role, password
+	store := openOn(t, config)
+	e := testenv.Event(t, "c-1", func(e *audit.Event) { e.RecordedBy = "system:serviceaccount:ns:writer" })
+	write(t, store, e, testenv.Event(t, "c-1", nil)) // into a month that it has to make
+	write(t, store, testenv.Event(t, "c-1", nil))
+	wantChain(t, store, "c-1", 3)
+	if got, err := store.Get(t.Context(), e.ID); err != nil || got.RecordedBy != e.RecordedBy {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if page := find(t, store, postgres.Query{}); page.Total != 3 {
+		t.Errorf("got %d events", page.Total)
+	}
+	if err := errors.Join(store.CheckSchema(t.Context()), store.AddMonths(t.Context(), time.Now())); err != nil {
+		t.Error(err)
+	}
+	partition := "audit_events_" + e.Timestamp.Format("2006_01")
+	for _, sql := range []string{
+		"ALTER TABLE audit_events DISABLE TRIGGER USER", "ALTER TABLE " + partition + " DISABLE TRIGGER USER",
+		"SET session_replication_role = replica", "UPDATE audit_events SET event_outcome = 'failure'", "DELETE FROM audit_events",
+		"DELETE FROM " + partition, "TRUNCATE audit_events", "DROP TABLE " + partition, "DROP TABLE audit_events",
+		"DELETE FROM audit_event_ids", "DELETE FROM audit_chains", "UPDATE audit_chains SET correlation_id = 'c-2'",
+		"UPDATE goose_db_version SET is_applied = false", "CREATE TABLE more (x int)",
+		"COPY (SELECT 1) TO PROGRAM 'true'", "SELECT pg_read_file('/etc/passwd')", "CREATE ROLE more",
+	} {
+		if err := testenv.TryExec(t, config, sql); err == nil || !strings.Contains(err.Error(), "42501") {
+			t.Errorf("%s: got %v, want SQLSTATE 42501", sql, err)
+		}
+	}
+	wantChain(t, store, "c-1", 3)
+}
+
+// TestTheWriterIsPartOfTheHash changes who wrote an event.
+func TestTheWriterIsPartOfTheHash(t *testing.T) {
+	store, config := open(t)
+	write(t, store, testenv.Event(t, "c-1", func(e *audit.Event) { e.RecordedBy = "the gateway" }))
+	wantChain(t, store, "c-1", 1)
+	testenv.Exec(t, config, "ALTER TABLE audit_events DISABLE TRIGGER USER; UPDATE audit_events SET recorded_by = 'somebody else'")
+	if got, err := store.VerifyChain(t.Context(), "c-1", audit.Link{}); err != nil || got.Broken == nil || got.Broken.Reason != audit.Changed {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func TestFilters(t *testing.T) {
 	store, _ := open(t)
 	base := time.Now().UTC().Truncate(time.Hour)
@@ -557,22 +611,28 @@ func TestADatabaseThatIsAwayIsUnavailable(t *testing.T) {
 	}
 }
 
+// BenchmarkWriteBatchOf100 writes what the Gateway does: two events of some 1,300 bytes for
+// each of fifty requests.
 func BenchmarkWriteBatchOf100(b *testing.B) {
 	store, _ := open(b)
 	if err := store.AddMonths(b.Context(), time.Now()); err != nil {
 		b.Fatal(err)
 	}
+	data := []byte(`{"signal":"RequestLatencyHigh","labels":{"namespace":"production","pod":"checkout-7d9f6c5b8-x2x7k"},"payload":"` +
+		strings.Repeat("0123456789abcdef", 70) + `"}`)
 	b.RunParallel(func(pb *testing.PB) {
+		worker := uuid.NewString()
 		for pb.Next() {
 			events := make([]audit.Event, 100)
 			for i := range events {
-				events[i] = testenv.Event(b, uuid.NewString()[:3], nil)
+				events[i] = testenv.Event(b, fmt.Sprint(worker, i/2), func(e *audit.Event) { e.Data = data })
 			}
 			if _, err := store.Write(b.Context(), events); err != nil {
 				b.Error(err)
 			}
 		}
 	})
+	b.ReportMetric(float64(100*b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
 // randomJSON writes a JSON value as careless senders do.

@@ -49,6 +49,8 @@ func TestLoadRefuses(t *testing.T) {
 		"no more time for the drain":  {"database: {drainTimeout: 3s}", "database.drainTimeout: 3s not allowed; allowed: more than database.timeout (3s)"},
 		"no time for a page":          {"server: {requestTimeout: 5s}", "server.requestTimeout: 5s not allowed; allowed: more than database.readTimeout (5s)"},
 		"more than fits into the pod": {"server: {maxBodyBytes: 16777216}", "server.maxBodyBytes: 16777216 not allowed"},
+		"half of an account":          {"database: {server: {user: x}}", "database.server: not allowed; allowed: user and passwordFile together"},
+		"the owner as the server":     {"database: {user: x, server: {user: x, passwordFile: f}}", `database.server.user: "x" not allowed; allowed: another role`},
 		"an unknown mode":             {"database: {sslMode: maybe}", `database.sslMode: "maybe" not allowed`},
 		"an unknown level":            {"logging: {level: loud}", `logging.level: "loud" not allowed; allowed: debug, info, warn or error`},
 		"a negative delay":            {"server: {drainDelay: -1s}", "server.drainDelay: -1s not allowed"},
