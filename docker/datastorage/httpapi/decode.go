@@ -22,6 +22,7 @@ type decoder struct {
 	fields   map[string]field
 	required []string
 	most     int // events in a batch
+	longest  int // bytes of an event's data in its canonical form
 }
 
 // field is a member of an event, and what the document says of it.
@@ -31,11 +32,12 @@ type field struct {
 }
 
 // newDecoder reads the rules from the document. It fails when the document has a member
-// that no event has.
-func newDecoder(spec *openapi3.T) (*decoder, error) {
+// that no event has. Longest bounds the data of an event once it is written out, because
+// that is what readers and the drain hold in memory.
+func newDecoder(spec *openapi3.T, longest int64) (*decoder, error) {
 	const batchPath = "/api/v1/audit/events/batch"
 	schema := spec.Components.Schemas["EventRequest"].Value
-	d := &decoder{fields: map[string]field{}, required: schema.Required}
+	d := &decoder{fields: map[string]field{}, required: schema.Required, longest: int(longest)}
 	batch := spec.Paths.Value(batchPath).Post.RequestBody.Value.Content["application/json"].Schema.Value
 	if batch.MaxItems == nil {
 		return nil, errors.New("OpenAPI document: a batch has no maxItems")
@@ -70,7 +72,9 @@ func newDecoder(spec *openapi3.T) (*decoder, error) {
 			if r.Next() != '{' {
 				return wrong(r, "must be an object")
 			}
-			e.Data, err = r.Value()
+			if e.Data, err = r.Value(); err == nil && len(e.Data) > d.longest {
+				return &audit.InvalidError{Reason: fmt.Sprintf("has more than %d bytes when it is written out", d.longest)}
+			}
 			return err
 		},
 	}

@@ -80,7 +80,7 @@ func New(opts Options) (http.Handler, error) {
 	router.NotFound(problem.NotFound)
 	router.MethodNotAllowed(problem.MethodNotAllowed(router))
 	router.Get("/readyz", opts.Ready)
-	decoder, err := newDecoder(spec)
+	decoder, err := newDecoder(spec, opts.MaxBodyBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -315,7 +315,7 @@ func TestWhatABodyCosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := newDecoder(spec)
+	d, err := newDecoder(spec, 5<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +367,7 @@ func TestBatchSizes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := newDecoder(spec)
+	d, err := newDecoder(spec, 5<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,6 +393,7 @@ func TestBodies(t *testing.T) {
 		"a broken type":  {event(), "application/json; =", 415, "application/json"},
 		"nothing":        {"", "application/json", 400, "at byte 0"},
 		"truncated":      {event()[:20], "application/json", 400, "at byte 20"},
+		"longer written": {strings.Replace(event(), `"event_data":{}`, `"event_data":{"x":"`+strings.Repeat("\u2028", maxBody/4)+`"}`, 1), "application/json", 400, "when it is written out"},
 		"two documents":  {event() + event(), "application/json", 400, "not JSON"},
 		"deep nesting":   {strings.Repeat("[", 30000), "application/json", 400, "object"},
 		"an array":       {"[]", "application/json", 400, "object"},
