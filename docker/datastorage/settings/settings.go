@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"kubernaut.ai/e2e/docker/internal/config"
+	"kubernaut.ai/e2e/docker/internal/reload"
 )
 
 // Settings is the file. What it leaves out has the value of Default.
@@ -68,8 +69,9 @@ type Redis struct {
 	Timeout      time.Duration `yaml:"timeout"`      // of one call
 }
 
-// Auth is how long access reviews are remembered.
+// Auth is what tokens must be for, and how long access reviews are remembered.
 type Auth struct {
+	Audience      string        `yaml:"audience"` // default data-storage-service
 	AllowCacheTTL time.Duration `yaml:"allowCacheTTL"`
 	DenyCacheTTL  time.Duration `yaml:"denyCacheTTL"`
 }
@@ -93,7 +95,7 @@ func Default() Settings {
 		// that waits five time for the queue.
 		Database: Database{Port: 5432, SSLMode: "prefer", MaxConnections: 10, Timeout: 3 * time.Second},
 		Redis:    Redis{Timeout: time.Second},
-		Auth:     Auth{AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
+		Auth:     Auth{Audience: "data-storage-service", AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
 		Logging:  Logging{Name: "info"},
 	}
 }
@@ -158,6 +160,7 @@ func (s *Settings) checkServer(found *config.Problems) {
 		fmt.Sprintf("more than database.timeout and redis.timeout together (%s)", s.Database.Timeout+s.Redis.Timeout))
 	found.Check(v.MaxBodyBytes > 0, "server.maxBodyBytes", v.MaxBodyBytes, "more than 0")
 	found.Check((v.TLS.CertFile == "") == (v.TLS.KeyFile == ""), "server.tls", nil, "certFile and keyFile together, or neither")
+	found.Check(s.Auth.Audience != "", "auth.audience", s.Auth.Audience, "what senders' tokens are for, such as data-storage-service")
 	found.Check(s.Auth.AllowCacheTTL > 0, "auth.allowCacheTTL", s.Auth.AllowCacheTTL, "more than 0s")
 	found.Check(s.Auth.DenyCacheTTL > 0, "auth.denyCacheTTL", s.Auth.DenyCacheTTL, "more than 0s")
 }
@@ -234,11 +237,11 @@ func (t TLS) Config() (*tls.Config, error) {
 	if t.CertFile == "" {
 		return nil, nil
 	}
-	certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	config, err := reload.TLS(t.CertFile, t.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("server.tls: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, nil
+	return config, nil
 }
 
 // secret reads a mounted secret without the line break that editors add.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,7 @@ import (
 	"kubernaut.ai/e2e/docker/gateway/prometheus"
 	"kubernaut.ai/e2e/docker/gateway/scope"
 	"kubernaut.ai/e2e/docker/gateway/signal"
+	"kubernaut.ai/e2e/docker/internal/panics"
 	"kubernaut.ai/e2e/docker/internal/problem"
 	"kubernaut.ai/e2e/docker/internal/request"
 )
@@ -27,16 +29,17 @@ type answer struct {
 	body   any
 }
 
-// write sends the answer.
-func (a answer) write(w http.ResponseWriter, r *http.Request) {
+// write sends the answer, and reports whether it could be sent.
+func (a answer) write(w http.ResponseWriter, r *http.Request) bool {
 	body, err := json.Marshal(a.body)
 	if err != nil {
 		problem.Write(w, r, fmt.Errorf("encoding the answer: %w", err))
-		return
+		return false
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(a.status)
-	_, _ = w.Write(body) // the sender is gone; what it sent is stored all the same
+	_, err = w.Write(body)
+	return err == nil
 }
 
 // single is the answer to one signal.
@@ -154,7 +157,8 @@ func message(receipt intake.Receipt) string {
 }
 
 // many stores the alerts of one webhook, each for itself. An alert at fault does not
-// touch the others; one that cannot be stored now fails the whole webhook.
+// touch the others; one that cannot be stored now fails the whole webhook, of which what
+// is stored is then recognised when it comes again.
 func (a *api) many(r *http.Request, alerts []prometheus.Alert) (answer, error) {
 	receipts := make([]intake.Receipt, len(alerts))
 	errs := make([]error, len(alerts))
@@ -166,7 +170,10 @@ func (a *api) many(r *http.Request, alerts []prometheus.Alert) (answer, error) {
 			continue
 		}
 		group.Go(func() error {
-			receipts[i], errs[i] = a.Intake.Take(r.Context(), alert.Signal)
+			errs[i] = panics.Catch(func() (err error) {
+				receipts[i], err = a.Intake.Take(r.Context(), alert.Signal)
+				return err
+			})
 			return nil
 		})
 	}
@@ -175,12 +182,10 @@ func (a *api) many(r *http.Request, alerts []prometheus.Alert) (answer, error) {
 	body := batch{Status: "processed", Results: make([]result, len(alerts)), Summary: summary{Total: len(alerts)}}
 	var unstored error
 	lost := 0
+	anyStored := slices.ContainsFunc(receipts, func(r intake.Receipt) bool { return r.Outcome.Name != "" })
 	for i := range alerts {
 		body.Results[i] = a.result(r, receipts[i], errs[i], &body.Summary)
-		if errs[i] == nil {
-			continue
-		}
-		if _, status := detail(errs[i]); status >= http.StatusInternalServerError {
+		if errs[i] != nil && passing(errs[i], anyStored) {
 			unstored = errs[i]
 			lost++
 		}

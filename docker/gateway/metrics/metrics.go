@@ -43,6 +43,7 @@ const (
 	Timeout     Failure = "timeout"
 	Forbidden   Failure = "forbidden"
 	Refused     Failure = "refused"
+	Unknown     Failure = "unknown" // the API server never said whether it was stored
 )
 
 // Resolution is how the search for an owner ended.
@@ -142,7 +143,7 @@ func (m *Metrics) zero() {
 	for _, reason := range []Rejection{Unmanaged, Invalid, NotFound, Replay, TooLarge, ContentType} {
 		m.rejected.WithLabelValues(string(reason))
 	}
-	for _, kind := range []Failure{APIServer, CircuitOpen, Timeout, Forbidden, Refused} {
+	for _, kind := range []Failure{APIServer, CircuitOpen, Timeout, Forbidden, Refused, Unknown} {
 		m.failures.WithLabelValues(string(kind))
 	}
 	for _, endpoint := range []string{EndpointPrometheus, EndpointEvent} {

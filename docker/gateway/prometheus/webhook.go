@@ -21,6 +21,7 @@ type Alert struct {
 
 // webhook is what the Gateway reads of Alertmanager's message.
 type webhook struct {
+	GroupKey          string            `json:"groupKey"`
 	Status            string            `json:"status"`
 	CommonLabels      map[string]string `json:"commonLabels"`
 	CommonAnnotations map[string]string `json:"commonAnnotations"`
@@ -138,6 +139,7 @@ func read(hook webhook, i int) (signal.Signal, error) {
 		Namespace:   firstOf(labels["exported_namespace"], labels["namespace"], "default"),
 		Labels:      labels,
 		Annotations: overlay(alert.Annotations, hook.CommonAnnotations),
+		Group:       hook.GroupKey,
 	}
 	if s.Name == "" {
 		return s, &signal.Invalid{Field: fmt.Sprintf("alerts[%d].labels.alertname", i), Reason: "required"}
