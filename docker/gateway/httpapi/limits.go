@@ -34,11 +34,11 @@ const (
 
 	// heapPerRequest is what a request takes besides its body: its goroutines and
 	// buffers, and the objects that are read for it.
-	heapPerRequest = 64 << 10
+	heapPerRequest = 32 << 10
 
 	// MinBodyMemory is the least that bodies may take together: the largest one has to
 	// fit the larger lane.
-	MinBodyMemory = (MaxBodyBytes*heapPerByte + heapPerRequest) * 4 / 3
+	MinBodyMemory = (MaxBodyBytes*heapPerByte + heapPerRequest) * 3 / 2
 
 	// bodyPatience is how long a body waits until others have been worked off. Nothing
 	// of it is read meanwhile.
@@ -56,7 +56,7 @@ type budget struct {
 }
 
 func newBudget(bytes int64) *budget {
-	return &budget{small: semaphore.NewWeighted(bytes / 4), large: semaphore.NewWeighted(bytes - bytes/4)}
+	return &budget{small: semaphore.NewWeighted(bytes / 3), large: semaphore.NewWeighted(bytes - bytes/3)}
 }
 
 // take waits for room for a body of that length; -1 is an unknown one, which may be the

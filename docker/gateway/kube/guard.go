@@ -97,8 +97,9 @@ func (g *Guard) Do(ctx context.Context, call func(context.Context) error) error 
 	sent := false
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		_, err := g.breaker.Execute(func() (struct{}, error) {
-			sent = true
-			return struct{}{}, attempt(ctx, call)
+			err := attempt(ctx, call)
+			sent = sent || !unsent(err)
+			return struct{}{}, err
 		})
 		if err != nil && !Trouble(err) {
 			return struct{}{}, backoff.Permanent(err)
@@ -115,9 +116,11 @@ func (g *Guard) Do(ctx context.Context, call func(context.Context) error) error 
 		return nil
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
 		return &UnavailableError{RetryAfter: openFor, CircuitOpen: true, Sent: sent, err: err}
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && sent:
 		// A deadline that ended within a call reads as many things; this is what it is.
 		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ctx.Err(), &UnavailableError{RetryAfter: retryAfter(err), err: err})
 	case Trouble(err):
 		return &UnavailableError{RetryAfter: retryAfter(err), Sent: sent, err: err}
 	}
@@ -171,6 +174,12 @@ func connection(err error) bool {
 		strings.Contains(err.Error(), "when reading response body")
 }
 
+// unsent reports whether err says that there was no connection to send a call over.
+func unsent(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op == "dial" || err != nil && unsendable(err)
+}
+
 // unsendable reports whether the transport refused to send the request for what it is.
 // The error has no type: golang.org/x/net/http2 keeps errRequestHeaderListSize to itself.
 func unsendable(err error) bool {
@@ -198,7 +207,7 @@ func Doubtful(err error) bool {
 type UnavailableError struct {
 	RetryAfter  time.Duration
 	CircuitOpen bool // the circuit breaker answered the last try
-	Sent        bool // a call was made, whatever came of it
+	Sent        bool // a call may have reached the API server, whatever came of it
 
 	err error
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"slices"
 	"syscall"
@@ -225,5 +226,28 @@ func TestARequestThatCannotBeSentHarmsNobody(t *testing.T) {
 	n = 0
 	if err := guard.Do(t.Context(), calls(&n)); err != nil {
 		t.Errorf("somebody else: got %v", err)
+	}
+}
+
+func TestWhetherACallMayHaveBeenSent(t *testing.T) {
+	dial := &url.Error{Op: "Post", URL: "https://api", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
+	broken := &url.Error{Op: "Post", URL: "https://api", Err: io.ErrUnexpectedEOF}
+	for name, c := range map[string]struct {
+		errs []error
+		want bool
+	}{
+		"never a connection":          {[]error{dial, dial, dial, dial}, false},
+		"one that broke":              {[]error{broken, dial, dial, dial}, true},
+		"one that broke at the end":   {[]error{dial, dial, dial, broken}, true},
+		"one that was made and heard": {[]error{unavailable, dial, dial, dial}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				if err := NewGuard(nil).Do(t.Context(), calls(&n, c.errs...)); Doubtful(err) != c.want {
+					t.Errorf("got %t for %v", Doubtful(err), err)
+				}
+			})
+		})
 	}
 }

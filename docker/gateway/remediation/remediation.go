@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -79,6 +80,8 @@ type Report struct {
 	// Settled is told, once, what became of the report, when that is known, whether
 	// somebody still waits for it or not. It may be nil, and must not block.
 	Settled func(Outcome, error)
+
+	leave context.CancelCauseFunc // lets Register return with this error, while the work goes on
 }
 
 func (r Report) settled(outcome Outcome, err error) {
@@ -106,6 +109,7 @@ type Book struct {
 	ordinals  *ordinals
 	writer    string        // this process, in the counts that it writes
 	patience  time.Duration // how long the end of a write that was not answered is looked for
+	doubtful  sync.Map      // fingerprints of which a write was not answered, while its end is looked for
 
 	// known holds by fingerprint the open request as it was last read or written. It
 	// saves looking for it: a count that is written at its version proves that nothing
@@ -128,16 +132,30 @@ func NewBook(c client.Client, namespace string, timeout time.Duration) *Book {
 
 // Register creates a request for the report, or counts the report on the request
 // that is open for its fingerprint. When it returns without an error, what it says
-// is stored. It returns when ctx ends, whatever the work on the report does; what
-// becomes of it then only report.Settled is told.
+// is stored. It returns when ctx ends, and when a write was not answered, whatever the
+// work on the report does then; what becomes of it only report.Settled is told.
 //
 // A write that was not answered is repeated, beyond the end of the work's time if need
 // be, until it is known whether it was done. Only if that is not known after half a
-// minute the error is ErrUnknown; all others say that nothing was stored.
+// minute Settled is told ErrUnknown; all other errors say to it that nothing was stored.
 func (b *Book) Register(ctx context.Context, report Report) (Outcome, error) {
-	outcome, err := b.group.Do(ctx, report.Fingerprint, report)
+	if _, doubtful := b.doubtful.Load(report.Fingerprint); doubtful {
+		// The line is held up by a write that was not answered. While nothing else is
+		// answered either, nobody need wait in it.
+		if _, err := b.list(ctx, report.Fingerprint); err != nil {
+			report.settled(Outcome{}, err)
+			return Outcome{}, err
+		}
+	}
+	waiting, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	report.leave = leave
+	outcome, err := b.group.Do(waiting, report.Fingerprint, report)
 	if errors.Is(err, coalesce.ErrNotBegun) {
 		report.settled(Outcome{}, err)
+	}
+	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+		err = context.Cause(waiting)
 	}
 	return outcome, err
 }
@@ -160,7 +178,14 @@ const prefixDigits = 12
 func (b *Book) enter(ctx context.Context, fingerprint string, reports []Report) []coalesce.Result[Outcome] {
 	results := make([]coalesce.Result[Outcome], 0, len(reports))
 	err := panics.Catch(func() error {
-		var lost attempt
+		lost := attempt{doubt: func(err error) {
+			b.doubtful.Store(fingerprint, true)
+			for _, report := range reports[len(results):] {
+				if report.leave != nil {
+					report.leave(err)
+				}
+			}
+		}}
 		for len(results) < len(reports) {
 			outcomes, err := b.try(ctx, fingerprint, reports[len(results):], &lost)
 			for _, outcome := range outcomes {
@@ -175,6 +200,7 @@ func (b *Book) enter(ctx context.Context, fingerprint string, reports []Report) 
 		}
 		return nil
 	})
+	b.doubtful.Delete(fingerprint)
 	for len(results) < len(reports) {
 		results = append(results, coalesce.Result[Outcome]{Err: fmt.Errorf("remediation request of %s: %w", fingerprint[:prefixDigits], err)})
 	}
@@ -191,6 +217,7 @@ var errAgain = errors.New("changed meanwhile")
 type attempt struct {
 	id       string
 	outcomes []Outcome
+	doubt    func(error) // told when a write was not answered
 }
 
 // made returns the request on which the attempt is found to have been counted, or nil.
@@ -245,7 +272,7 @@ func (b *Book) try(ctx context.Context, fingerprint string, reports []Report, lo
 			return nil, errAgain
 		}
 	}
-	created, err := b.create(ctx, fingerprint, max(highest, last)+1, reports[0], now)
+	created, err := b.create(ctx, fingerprint, max(highest, last)+1, reports[0], now, lost.doubt)
 	if err != nil {
 		return nil, err
 	}
@@ -273,14 +300,15 @@ func (b *Book) list(ctx context.Context, fingerprint string) ([]v1alpha1.Remedia
 	return list.Items, nil
 }
 
-// surely makes a call that changes something. When it is not answered, the very same
-// call is made again until the API server says whether it was done: beyond the end of
-// ctx, because somebody will read in the audit trail what became of it.
-func (b *Book) surely(ctx context.Context, call func(context.Context) error) error {
+// surely makes a call that changes something. When it is not answered, doubt is told,
+// and the very same call is made again until the API server says whether it was done:
+// beyond the end of ctx, because somebody will read in the audit trail what became of it.
+func (b *Book) surely(ctx context.Context, doubt func(error), call func(context.Context) error) error {
 	err := call(ctx)
 	if !kube.Doubtful(err) {
 		return err
 	}
+	doubt(err)
 	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.patience)
 	defer cancel()
 	for {
@@ -374,7 +402,7 @@ var errTaken = errors.New("name taken")
 // create makes the request of that ordinal, or of the next one whose name is not
 // taken by another fingerprint with the same first digits. When the name is taken by
 // a request of the same fingerprint, somebody was faster: errAgain.
-func (b *Book) create(ctx context.Context, fingerprint string, n int, report Report, now time.Time) (*v1alpha1.RemediationRequest, error) {
+func (b *Book) create(ctx context.Context, fingerprint string, n int, report Report, now time.Time, doubt func(error)) (*v1alpha1.RemediationRequest, error) {
 	id := uuid.NewString()
 	for ; ; n++ {
 		rr, err := build(report, b.namespace, Prefix(fingerprint)+strconv.Itoa(n), id, now)
@@ -382,7 +410,7 @@ func (b *Book) create(ctx context.Context, fingerprint string, n int, report Rep
 			return nil, err
 		}
 		var made *v1alpha1.RemediationRequest
-		err = b.surely(ctx, func(ctx context.Context) error {
+		err = b.surely(ctx, doubt, func(ctx context.Context) error {
 			made, err = b.createOnce(ctx, rr, id)
 			return err
 		})
@@ -537,9 +565,9 @@ func (b *Book) count(ctx context.Context, rr *v1alpha1.RemediationRequest, n int
 			First: seen.FirstSeenAt.Time, Last: seen.LastSeenAt.Time,
 		}
 	}
-	*lost = attempt{mine.ID, outcomes}
+	lost.id, lost.outcomes = mine.ID, outcomes
 	tried := false
-	err := b.surely(ctx, func(ctx context.Context) error {
+	err := b.surely(ctx, lost.doubt, func(ctx context.Context) error {
 		err := b.write(ctx, rr, seen)
 		if tried && errors.Is(err, errAgain) {
 			return b.look(ctx, rr, mine.ID)

@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -536,5 +540,68 @@ func TestWhatIsRememberedIsSmall(t *testing.T) {
 	known, _ := book.known.Get(rr.Spec.SignalFingerprint)
 	if wire, err := json.Marshal(known); err != nil || len(wire) > 1000 || !holds(known, time.Now()) {
 		t.Errorf("got %d bytes, %v", len(wire), err)
+	}
+}
+
+// TestNobodyWaitsBehindAWriteThatIsNotAnswered: while the API server is away, whoever comes
+// is told so, and the write that is in doubt is settled once it is back.
+func TestNobodyWaitsBehindAWriteThatIsNotAnswered(t *testing.T) {
+	var away atomic.Bool
+	var once sync.Once
+	down := func(call func() error) error {
+		if away.Load() {
+			return &url.Error{Op: "Get", URL: "https://api", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
+		}
+		return call()
+	}
+	k := fakeClient(t, existing(t, 1, v1alpha1.RemediationRequestStatus{})).WithInterceptorFuncs(interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			return down(func() error { return c.List(ctx, list, opts...) })
+		},
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			return down(func() error { return c.Get(ctx, key, obj, opts...) })
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, name string, obj client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			return down(func() error {
+				err := c.SubResource(name).Patch(ctx, obj, patch, opts...)
+				once.Do(func() { // it goes in the middle of the write
+					away.Store(true)
+					err = cut
+				})
+				return err
+			})
+		},
+	}).Build()
+	book := NewBook(kube.Guarded(k, kube.NewGuard(nil)), "kubernaut-system", time.Minute)
+	told := make(chan error, 10)
+	r := report("web")
+	r.Settled = func(_ Outcome, err error) { told <- err }
+	start := time.Now()
+	for i := range 3 {
+		var unavailable *kube.UnavailableError
+		if _, err := book.Register(t.Context(), r); !errors.As(err, &unavailable) {
+			t.Errorf("report %d: got %v", i, err)
+		}
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %s", took)
+	}
+	away.Store(false)
+	if err := book.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := deduplication(stored(t, k, Prefix(r.Fingerprint)+"1")).OccurrenceCount; n != 2 {
+		t.Errorf("got count %d, want 2", n)
+	}
+	stored, not := 0, 0
+	for range len(told) {
+		if err := <-told; err == nil {
+			stored++
+		} else {
+			not++
+		}
+	}
+	if stored != 1 || not != 2 {
+		t.Errorf("told of %d stored and %d not, want 1 and 2", stored, not)
 	}
 }
