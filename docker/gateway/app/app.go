@@ -25,10 +25,13 @@ import (
 	"kubernaut.ai/e2e/docker/gateway/httpapi"
 	"kubernaut.ai/e2e/docker/gateway/intake"
 	"kubernaut.ai/e2e/docker/gateway/kube"
+	"kubernaut.ai/e2e/docker/gateway/kubernetesevent"
 	"kubernaut.ai/e2e/docker/gateway/metrics"
 	"kubernaut.ai/e2e/docker/gateway/owner"
+	"kubernaut.ai/e2e/docker/gateway/prometheus"
 	"kubernaut.ai/e2e/docker/gateway/remediation"
 	"kubernaut.ai/e2e/docker/gateway/scope"
+	"kubernaut.ai/e2e/docker/gateway/target"
 	"kubernaut.ai/e2e/docker/internal/access"
 	"kubernaut.ai/e2e/docker/internal/health"
 	"kubernaut.ai/e2e/docker/internal/lifecycle"
@@ -177,7 +180,9 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 	if err != nil {
 		return nil, fmt.Errorf("datastorage.buffer.dir: %w", err)
 	}
-	objects := kube.Guarded(cluster.objects, kube.NewGuard(set.Breaker))
+	guard := kube.NewGuard(set.Breaker)
+	objects := kube.Guarded(cluster.objects, guard)
+	kinds := kube.NewKinds(cluster.reviews.Discovery().RESTClient(), cluster.metadata, guard)
 	managed, err := scope.New(objects, cluster.metadata)
 	if err != nil {
 		return nil, err
@@ -196,10 +201,12 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		Log:     log,
 		Metrics: set,
 		Intake: &intake.Intake{
-			Owners: owner.NewResolver(objects, timeout), Scope: managed,
+			Owners: owner.NewResolver(objects, kinds, timeout), Scope: managed,
 			Book: book, Trail: trail, Metrics: set,
 		},
 		Memory:        intake.NewMemory(),
+		Alerts:        &prometheus.Parser{Targets: target.New(cfg.Targets), Clusters: cfg.Clusters},
+		Events:        &kubernetesevent.Parser{Clusters: cfg.Clusters},
 		Authenticate:  reviewer.Middleware(func(*http.Request) string { return "create" }),
 		CORS:          cfg.CORS.options(),
 		MaxConcurrent: cfg.Server.MaxConcurrentRequests,
