@@ -3,15 +3,16 @@
 package settings
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
@@ -194,7 +195,7 @@ func (s *Settings) checkLogging(found *config.Problems) {
 }
 
 // Pool returns the configuration of the connections to PostgreSQL. It reads the
-// password's file.
+// password's file, again for connections that are made later.
 func (d Database) Pool() (*pgxpool.Config, error) {
 	password, err := secret(d.PasswordFile)
 	if err != nil {
@@ -207,6 +208,11 @@ func (d Database) Pool() (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	pool.ConnConfig.Password = password
+	renewed := reload.Secret(d.PasswordFile)
+	pool.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) (err error) {
+		c.Password, err = renewed()
+		return err
+	}
 	pool.MaxConns = d.MaxConnections
 	return pool, nil
 }
@@ -217,14 +223,19 @@ func quoted(text string) string {
 }
 
 // Client returns a client of Redis; it connects when it is used. It reads the
-// password's file. The caller closes it.
+// password's file, again for connections that are made later. The caller closes it.
 func (r Redis) Client() (*redis.Client, error) {
 	password, err := secret(r.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("redis.passwordFile: %w", err)
 	}
+	renewed := reload.Secret(r.PasswordFile)
 	return redis.NewClient(&redis.Options{
 		Addr: r.Addr, Password: password, ContextTimeoutEnabled: true,
+		CredentialsProviderContext: func(context.Context) (user, password string, err error) {
+			password, err = renewed()
+			return "", password, err
+		},
 		DialTimeout: r.Timeout, ReadTimeout: r.Timeout, WriteTimeout: r.Timeout,
 		// One retry finds a connection that broke while it was idle; more would
 		// only use up the sender's time.
@@ -246,12 +257,5 @@ func (t TLS) Config() (*tls.Config, error) {
 
 // secret reads a mounted secret without the line break that editors add.
 func secret(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimRight(string(data), "\r\n"), nil
+	return reload.Secret(path)()
 }
