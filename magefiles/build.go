@@ -23,6 +23,9 @@ func (Build) DataStorage(ctx context.Context) error { return buildOf(ctx, "datas
 // Infra obtains the images of PostgreSQL and Redis.
 func (Build) Infra(ctx context.Context) error { return buildOf(ctx, infra...) }
 
+// Alertmanager obtains the image of Alertmanager, which the Gateway's suite sends by.
+func (Build) Alertmanager(ctx context.Context) error { return buildOf(ctx, senders...) }
+
 // Node obtains the image of the cluster's nodes.
 func (Build) Node(ctx context.Context) error { return buildOf(ctx, "kind-node") }
 

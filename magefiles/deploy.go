@@ -20,8 +20,11 @@ func (Deploy) Migrations(ctx context.Context) error { return deployOf(ctx, deplo
 // DataStorage deploys the DataStorage.
 func (Deploy) DataStorage(ctx context.Context) error { return deployOf(ctx, deployDataStorage) }
 
-// Gateway deploys the Gateway, and so everything.
+// Gateway deploys the Gateway, and so all that it needs.
 func (Deploy) Gateway(ctx context.Context) error { return deployOf(ctx, deployGateway) }
+
+// Alertmanager deploys Alertmanager, configured to send to the Gateway.
+func (Deploy) Alertmanager(ctx context.Context) error { return deployOf(ctx, deployAlertmanager) }
 
 func deployOf(ctx context.Context, phase func(context.Context, string) error) error {
 	return phases(ctx, func(variant string) []any { return []any{mg.F(phase, variant)} })

@@ -85,6 +85,19 @@ func deployGateway(ctx context.Context, variant string) error {
 	return deploy(ctx, variant, "gateway", "gateway")
 }
 
+// deployAlertmanager needs nothing that runs: Alertmanager sends when it has something to
+// send, so it starts while the services do.
+func deployAlertmanager(ctx context.Context, variant string) error {
+	mg.CtxDeps(ctx, mg.F(load, variant, "alertmanager"))
+	return deploy(ctx, variant, "alertmanager", "alertmanager")
+}
+
+// deploySenders is the Gateway with what its suite sends by.
+func deploySenders(ctx context.Context, variant string) error {
+	mg.CtxDeps(ctx, mg.F(deployGateway, variant), mg.F(deployAlertmanager, variant))
+	return nil
+}
+
 func deploy(ctx context.Context, variant, step string, components ...string) error {
 	env, err := environment(ctx, variant)
 	if err != nil {
@@ -94,7 +107,7 @@ func deploy(ctx context.Context, variant, step string, components ...string) err
 }
 
 func e2eGateway(ctx context.Context, variant string) error {
-	return suites(ctx, variant, deployGateway, "gateway")
+	return suites(ctx, variant, deploySenders, "gateway")
 }
 
 func e2eDataStorage(ctx context.Context, variant string) error {
@@ -104,7 +117,7 @@ func e2eDataStorage(ctx context.Context, variant string) error {
 func e2eAll(ctx context.Context, variant string) error {
 	// The Gateway's last: at its end hundreds of namespaces are deleted, which the cluster
 	// is busy with for a while.
-	return suites(ctx, variant, deployGateway, "datastorage", "gateway")
+	return suites(ctx, variant, deploySenders, "datastorage", "gateway")
 }
 
 // suites compiles the suites and deploys what they test, then runs one after the
@@ -119,18 +132,19 @@ func suites(ctx context.Context, variant string, deployed func(context.Context, 
 	return env.Suites(ctx, names...)
 }
 
-// services and infra are the images that go into the nodes, by catalog name.
+// services, infra and senders are the images that go into the nodes, by catalog name.
 var (
 	services = []string{"gateway", "datastorage"}
 	infra    = []string{"postgres", "redis"}
+	senders  = []string{"alertmanager"}
 )
 
 func loads(variant string) []any {
-	return forEach(load, variant, slices.Concat(services, infra))
+	return forEach(load, variant, slices.Concat(services, infra, senders))
 }
 
 func builds(variant string) []any {
-	return forEach(build, variant, slices.Concat(services, infra, []string{"kind-node"}))
+	return forEach(build, variant, slices.Concat(services, infra, senders, []string{"kind-node"}))
 }
 
 func forEach(phase func(context.Context, string, string) error, variant string, names []string) []any {

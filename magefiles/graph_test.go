@@ -105,7 +105,7 @@ func (f *fake) Build(ctx context.Context, dir, ref, target string, labels ...str
 
 // Exists: third-party images are there, services are not.
 func (f *fake) Exists(ctx context.Context, ref string) (bool, error) {
-	return strings.HasPrefix(ref, "docker.io/"), f.did(ctx, "exists "+ref)
+	return strings.HasPrefix(ref, "docker.io/") || strings.HasPrefix(ref, "quay.io/"), f.did(ctx, "exists "+ref)
 }
 func (f *fake) Pull(ctx context.Context, ref string, _ time.Duration) error {
 	return f.did(ctx, "pull "+ref)
@@ -281,6 +281,8 @@ func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
 			after(one(t, env, "deploy", "migrations"), one(t, env, "load", "datastorage"))
 			after(one(t, env, "deploy", "datastorage"), one(t, env, "deploy", "migrations"))
 			after(one(t, env, "deploy", "gateway"), one(t, env, "load", "gateway"))
+			after(one(t, env, "deploy", "alertmanager"), one(t, env, "load", "alertmanager"))
+			after(one(t, env, "suite", "gateway"), one(t, env, "deploy", "alertmanager"))
 			after(one(t, env, "suite", "gateway"), one(t, env, "deploy", "gateway"))
 			after(one(t, env, "teardown", "cluster"), one(t, env, "suite", "gateway"))
 		})
@@ -360,7 +362,7 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 		t.Fatalf("got %v, want coverage to be missed and nothing else", err)
 	}
 	for _, env := range []*infrastructure.Environment{plain, covered} {
-		for phase, want := range map[string]int{"build": len(env.Images) + 2, "cluster": 1, "load": 4, "deploy": 5, "suite": 1, "teardown": 1} {
+		for phase, want := range map[string]int{"build": len(env.Images) + 2, "cluster": 1, "load": 5, "deploy": 6, "suite": 1, "teardown": 1} {
 			if got := len(steps(env, phase)); got != want {
 				t.Errorf("%s: got %d steps of phase %s, want %d", env.Variant, got, phase, want)
 			}

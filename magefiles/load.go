@@ -23,6 +23,9 @@ func (Load) DataStorage(ctx context.Context) error { return loadOf(ctx, "datasto
 // Infra loads the images of PostgreSQL and Redis.
 func (Load) Infra(ctx context.Context) error { return loadOf(ctx, infra...) }
 
+// Alertmanager loads the image of Alertmanager.
+func (Load) Alertmanager(ctx context.Context) error { return loadOf(ctx, senders...) }
+
 func loadOf(ctx context.Context, names ...string) error {
 	return phases(ctx, func(variant string) []any { return forEach(load, variant, names) })
 }

@@ -49,7 +49,7 @@ func (Test) Mutants(ctx context.Context) error {
 
 func testMutants(ctx context.Context, variant string) error {
 	mg.CtxDeps(ctx, forEach(buildSuite, variant, services)...)
-	mg.CtxDeps(ctx, mg.F(deployGateway, variant))
+	mg.CtxDeps(ctx, mg.F(deploySenders, variant))
 	env, err := environment(ctx, variant)
 	if err != nil {
 		return err

@@ -48,10 +48,11 @@ func Kubernaut() Catalog {
 			{Name: "kind-node", Pull: "docker.io/" + defaults.Image},
 			{Name: "postgres", Pull: "docker.io/library/postgres:17.6"},
 			{Name: "redis", Pull: "docker.io/library/redis:8.2"},
+			{Name: "alertmanager", Pull: "quay.io/prometheus/alertmanager:v0.35.0"},
 		},
 		Components: []Component{
 			{Name: "cluster"}, {Name: "postgres"}, {Name: "redis"},
-			{Name: "migrations"}, {Name: "datastorage"}, {Name: "gateway"},
+			{Name: "migrations"}, {Name: "datastorage"}, {Name: "gateway"}, {Name: "alertmanager"},
 		},
 		Suites: []Suite{{Name: "gateway"}, {Name: "datastorage"}},
 	}
