@@ -26,10 +26,13 @@ import (
 	"kubernaut.ai/e2e/docker/gateway/httpapi"
 	"kubernaut.ai/e2e/docker/gateway/intake"
 	"kubernaut.ai/e2e/docker/gateway/kube"
+	"kubernaut.ai/e2e/docker/gateway/kubernetesevent"
 	"kubernaut.ai/e2e/docker/gateway/metrics"
 	"kubernaut.ai/e2e/docker/gateway/owner"
+	"kubernaut.ai/e2e/docker/gateway/prometheus"
 	"kubernaut.ai/e2e/docker/gateway/remediation"
 	"kubernaut.ai/e2e/docker/gateway/scope"
+	"kubernaut.ai/e2e/docker/gateway/target"
 	"kubernaut.ai/e2e/docker/internal/access"
 	"kubernaut.ai/e2e/docker/internal/health"
 	"kubernaut.ai/e2e/docker/internal/lifecycle"
@@ -174,7 +177,9 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		Store: store, Log: log, Dropped: set.Dropped,
 		Size: buffer.Size, BatchSize: buffer.BatchSize, FlushInterval: buffer.FlushInterval,
 	})
-	objects := kube.Guarded(cluster.objects, kube.NewGuard(set.Breaker))
+	guard := kube.NewGuard(set.Breaker)
+	objects := kube.Guarded(cluster.objects, guard)
+	kinds := kube.NewKinds(cluster.reviews.Discovery().RESTClient(), cluster.metadata, guard)
 	managed, err := scope.New(objects, cluster.metadata)
 	if err != nil {
 		return nil, err
@@ -190,10 +195,12 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		Log:     log,
 		Metrics: set,
 		Intake: &intake.Intake{
-			Owners: owner.NewResolver(objects, timeout), Scope: managed,
+			Owners: owner.NewResolver(objects, kinds, timeout), Scope: managed,
 			Book:  remediation.NewBook(objects, opts.Namespace, timeout),
 			Trail: trail, Metrics: set,
 		},
+		Alerts:        &prometheus.Parser{Targets: target.New(cfg.Targets), Clusters: cfg.Clusters},
+		Events:        &kubernetesevent.Parser{Clusters: cfg.Clusters},
 		Authenticate:  reviewer.Middleware(func(*http.Request) string { return "create" }),
 		CORS:          cfg.CORS.options(),
 		MaxConcurrent: cfg.Server.MaxConcurrentRequests,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-chi/cors"
 
+	"kubernaut.ai/e2e/docker/gateway/target"
 	"kubernaut.ai/e2e/docker/internal/config"
 )
 
@@ -19,6 +20,8 @@ type Config struct {
 	CORS        CORSConfig        `yaml:"cors"`
 	DataStorage DataStorageConfig `yaml:"datastorage"`
 	Auth        AuthConfig        `yaml:"auth"`
+	Targets     target.Rules      `yaml:"targets"`  // which object an alert is about, beside the built-in table
+	Clusters    target.Clusters   `yaml:"clusters"` // whose signals are taken
 	Logging     LoggingConfig     `yaml:"logging"`
 }
 
@@ -104,8 +107,10 @@ func defaultConfig() Config {
 			Timeout: 5 * time.Second,
 			Buffer:  BufferConfig{Size: 10_000, BatchSize: 100, FlushInterval: time.Second},
 		},
-		Auth:    AuthConfig{AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
-		Logging: LoggingConfig{Level: "info"},
+		Auth:     AuthConfig{AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
+		Targets:  target.DefaultRules(),
+		Clusters: target.DefaultClusters(),
+		Logging:  LoggingConfig{Level: "info"},
 	}
 }
 
@@ -168,6 +173,8 @@ func (c Config) validate() error {
 	p.Check(b.Size > 0, "datastorage.buffer.size", b.Size, "at least 1")
 	p.Check(b.BatchSize > 0 && b.BatchSize <= min(b.Size, maxBatchSize), "datastorage.buffer.batchSize", b.BatchSize,
 		"1 to 500, and not more than datastorage.buffer.size")
+	c.Targets.Check(&p, "targets")
+	c.Clusters.Check(&p, "clusters")
 	p.Check(c.Logging.valid(), "logging.level", c.Logging.Level, "debug, info, warn or error")
 	return p.Err()
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/go-chi/cors"
 
 	"kubernaut.ai/e2e/docker/gateway/intake"
+	"kubernaut.ai/e2e/docker/gateway/kubernetesevent"
 	"kubernaut.ai/e2e/docker/gateway/metrics"
+	"kubernaut.ai/e2e/docker/gateway/prometheus"
 	"kubernaut.ai/e2e/docker/gateway/signal"
 	"kubernaut.ai/e2e/docker/internal/problem"
 	"kubernaut.ai/e2e/docker/internal/request"
@@ -37,6 +39,8 @@ type Options struct {
 	Log     *slog.Logger
 	Metrics *metrics.Metrics
 	Intake  Taker
+	Alerts  *prometheus.Parser
+	Events  *kubernetesevent.Parser
 	// Authenticate lets in who may send signals.
 	Authenticate func(http.Handler) http.Handler
 	// CORS is nil when no origin is allowed.

@@ -27,7 +27,7 @@ func asProblem(err error) error {
 	var known *problem.Problem
 	var invalid *signal.Invalid
 	var stale *signal.Stale
-	var missing *owner.NotFoundError
+	var unknown *owner.UnknownKindError
 	var tooLarge *http.MaxBytesError
 	var unread *bodyError
 	var unavailable *kube.UnavailableError
@@ -40,8 +40,8 @@ func asProblem(err error) error {
 		return problem.New(http.StatusBadRequest, "invalid-signal", invalid.Error())
 	case errors.As(err, &stale):
 		return problem.New(http.StatusBadRequest, "outside-replay-window", stale.Error())
-	case errors.As(err, &missing):
-		return problem.New(http.StatusBadRequest, "resource-not-found", missing.Error())
+	case errors.As(err, &unknown):
+		return problem.New(http.StatusBadRequest, "invalid-signal", unknown.Error())
 	case errors.As(err, &unread) && !errors.Is(err, context.Canceled):
 		return problem.New(http.StatusBadRequest, "unreadable-body", "the body ended too early or came too slowly").Because(err)
 	case errors.As(err, &unavailable) && unavailable.CircuitOpen:
@@ -80,13 +80,10 @@ func detail(err error) (text string, status int) {
 func (a *api) count(err error) {
 	var p *problem.Problem
 	var stale *signal.Stale
-	var missing *owner.NotFoundError
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &stale):
 		a.Metrics.Rejected(metrics.Replay)
-	case errors.As(err, &missing):
-		a.Metrics.Rejected(metrics.NotFound)
 	case errors.As(err, &tooLarge), apierrors.IsRequestEntityTooLargeError(err):
 		a.Metrics.Rejected(metrics.TooLarge)
 	case errors.As(err, &p) && p.Status == http.StatusUnsupportedMediaType:

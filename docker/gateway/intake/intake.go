@@ -86,7 +86,8 @@ func (i *Intake) Take(ctx context.Context, s signal.Signal) (Receipt, error) {
 	}
 	if err != nil {
 		var gone *owner.NotFoundError
-		if !errors.As(err, &gone) {
+		var unknown *owner.UnknownKindError
+		if !errors.As(err, &gone) && !errors.As(err, &unknown) {
 			i.failed(ctx, report, err)
 		}
 		return Receipt{}, err
@@ -111,6 +112,7 @@ func (i *Intake) place(ctx context.Context, report *remediation.Report, fresh bo
 	if err != nil {
 		return nil, false, err
 	}
+	report.Target = lineage[0].Ref // which the cluster may know better: a pod's node, the scope of a kind
 	report.Workload = lineage.Workload()
 	report.Fingerprint = signal.Fingerprint(report.Cluster, report.Workload)
 	rejection, err = i.Scope.Check(ctx, lineage)
@@ -120,10 +122,11 @@ func (i *Intake) place(ctx context.Context, report *remediation.Report, fresh bo
 // resolution sorts the end of a search for the counter.
 func resolution(err error) metrics.Resolution {
 	var gone *owner.NotFoundError
+	var unknown *owner.UnknownKindError
 	switch {
 	case err == nil:
 		return metrics.Resolved
-	case errors.As(err, &gone):
+	case errors.As(err, &gone), errors.As(err, &unknown):
 		return metrics.NoSuch
 	default:
 		return metrics.Unresolved

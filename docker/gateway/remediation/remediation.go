@@ -290,6 +290,7 @@ func build(report Report, namespace, name, id string, now time.Time) (*v1alpha1.
 				Kind: report.Target.Kind, Name: report.Target.Name,
 				Namespace: report.Target.Namespace, APIVersion: report.Target.APIVersion,
 			},
+			TargetReason:      report.TargetReason,
 			ClusterID:         report.Cluster,
 			ReceivedTime:      metav1.NewTime(report.Received),
 			SignalLabels:      report.Labels,

@@ -332,7 +332,7 @@ var _ = Describe("When one sender keeps asking for what does not exist", Serial,
 		for range 60 {
 			bad = append(bad, signals.Firing("Down", "namespace", uniqueName("nowhere"), "pod", "ghost"))
 		}
-		Expect(together(ctx, bad...)).To(Equal(map[int]int{http.StatusBadRequest: 60}))
+		Expect(together(ctx, bad...)).To(Equal(map[int]int{http.StatusOK: 60}))
 		Expect(counted(ctx).Value("gateway_circuit_breaker_state")).To(BeZero())
 		created(ctx, alert(workload(ctx)))
 	})

@@ -17,6 +17,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/format"
+	. "github.com/onsi/gomega/gstruct"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
@@ -54,9 +55,23 @@ const last = -1
 const (
 	malformed     = "malformed-body"
 	badSignal     = "invalid-signal"
-	noSuchObject  = "resource-not-found"
 	outsideWindow = "outside-replay-window"
 )
+
+// The reasons for which the Gateway makes nothing of a signal that it has understood.
+const (
+	noObject       = "no_kubernetes_object"
+	noSuchObject   = "resource_not_found"
+	unmanagedScope = "unmanaged_resource"
+)
+
+// beRejectedFor matches the answer to a signal that nothing is made of.
+func beRejectedFor(reason string) OmegaMatcher {
+	return And(HaveStatus(http.StatusOK), HaveField("Result", MatchFields(IgnoreExtras, Fields{
+		"Status": Equal("rejected"), "Name": BeEmpty(), "Message": Not(BeEmpty()),
+		"Rejection": PointTo(MatchFields(IgnoreExtras, Fields{"Reason": Equal(reason), "Message": Not(BeEmpty())})),
+	})))
+}
 
 // What every process of the suite has. Set once, before the first spec.
 var (

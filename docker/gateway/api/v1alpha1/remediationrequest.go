@@ -116,6 +116,12 @@ type RemediationRequestSpec struct {
 	// TargetResource is the object that the first signal named.
 	TargetResource TargetResource `json:"targetResource"`
 
+	// TargetReason says why this target was chosen: the row of the decision table, a
+	// colon, and the reason for a person.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	TargetReason string `json:"targetReason,omitempty"`
+
 	// ClusterID names the cluster of the target; empty means this one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
