@@ -111,7 +111,7 @@ func (n *notifying) tallied(ctx context.Context, fingerprint string) (at tally) 
 }
 
 var _ = Describe("Alertmanager", func() {
-	It("has an alert become a RemediationRequest about the object it names", SpecTimeout(brief), func(ctx SpecContext) {
+	It("has an alert become a RemediationRequest about its object, whatever the exporter added", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		firing := notify(ctx, "firing", alert(ns, "team", "payments"))
 		Eventually(firing.sent).WithContext(ctx).Should(Equal(delivered(1)))
@@ -163,6 +163,42 @@ var _ = Describe("Alertmanager", func() {
 		Expect(must(mixed.sent(ctx))).To(Equal(delivered(3)))
 		Expect([]int64{counts(ctx, "ill"), counts(ctx, "well")}).To(Equal([]int64{2, 1}))
 		Expect(must(monitor.Alerts(ctx, "namespace", ns.Name))).To(BeEmpty())
+	})
+
+	It("has one group be about two clusters", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		clusters := notify(ctx, "clusters", alert(ns, "cluster", "prod-eu"), alert(ns, "cluster", "prod-us"))
+		Eventually(clusters.sent).WithContext(ctx).Should(Equal(delivered(1)))
+		for _, cluster := range []string{"prod-eu", "prod-us"} {
+			Expect(remediations(ctx, fingerprint(cluster+":"+ns.Name+":Deployment:"+ns.App))).To(ConsistOf(HaveField("Spec.ClusterID", cluster)))
+		}
+		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
+	})
+
+	It("counts no failure of an alert about no object, or about one that is gone", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		rejected := notify(ctx, "rejected", signals.Bare("Watchdog"), alert(ns, "deployment", "gone"), alert(ns))
+		Eventually(rejected.sent).WithContext(ctx).Should(Equal(delivered(2)), "a group with a namespace, and one without")
+		Expect(remediations(ctx, identity(ns))).To(HaveLen(1))
+		Expect(remediations(ctx, fingerprint(ns.Name+":Deployment:gone"))).To(BeEmpty())
+	})
+
+	It("leaves out what is more than max_alerts, and the Gateway counts how many", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := managed(ctx)
+		var alerts []signals.Alert
+		for _, name := range []string{"app-0", "app-1", "app-2"} {
+			must(ns.Deployment(ctx, name))
+			alerts = append(alerts, alert(ns, "deployment", name))
+		}
+		before := counted(ctx).Value("gateway_alerts_truncated_total")
+		truncated := notify(ctx, "truncated", alerts...)
+		Eventually(truncated.sent).WithContext(ctx).Should(Equal(delivered(1)))
+		stored := 0
+		for _, name := range []string{"app-0", "app-1", "app-2"} {
+			stored += len(remediations(ctx, fingerprint(ns.Name+":Deployment:"+name)))
+		}
+		Expect(stored).To(Equal(2))
+		Expect(counted(ctx).Value("gateway_alerts_truncated_total")).To(Equal(before + 1))
 	})
 
 	It("sends again what still fires, and each time counts", SpecTimeout(brief), func(ctx SpecContext) {

@@ -3,14 +3,17 @@ package gateway_test
 import (
 	"context"
 	"net/http"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/recorder"
 )
@@ -71,6 +74,23 @@ var _ = Describe("The events that client-go records", func() {
 			Expect(sent[0].Response.Fingerprint).To(Equal(identity(ns)))
 		})
 
+		It("are a problem of an object of any kind, here a custom one", SpecTimeout(brief), func(ctx SpecContext) {
+			ns := managed(ctx)
+			custom := &v1alpha1.RemediationRequest{
+				ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "mine"},
+				Spec: v1alpha1.RemediationRequestSpec{
+					SignalFingerprint: identity(ns), SignalName: "Made", Severity: "info", SignalType: "alert", TargetType: v1alpha1.TargetKubernetes,
+					TargetResource: v1alpha1.TargetResource{Kind: "Deployment", Name: "app", Namespace: ns.Name}, ReceivedTime: metav1.Now(),
+				},
+			}
+			Expect(kube.API.Create(ctx, custom)).To(Succeed())
+			events := record(ctx, writes, serves, ns.Name)
+			events.Warning(custom, events.reason, "stuck")
+			sent := events.answers(ctx, 1)
+			Expect(sent[0].Response).To(HaveStatus(http.StatusCreated), sent[0].Body)
+			Expect(sent[0].Response.Fingerprint).To(Equal(fingerprint(ns.Name + ":RemediationRequest.kubernaut.ai:mine")))
+		})
+
 		It("are counted on the first when the recorder makes a series of them", SpecTimeout(brief), func(ctx SpecContext) {
 			ns := managed(ctx)
 			deployment := must(ns.Deployment(ctx, "app"))
@@ -82,6 +102,24 @@ var _ = Describe("The events that client-go records", func() {
 			Expect(sent[1].Change).To(Equal(watch.Modified), "the recorder made no series: %s", sent[1].Body)
 			Expect(sent[1].Response).To(HaveStatus(http.StatusAccepted), sent[1].Body)
 			Expect(remediations(ctx, identity(ns))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(2))))
+		})
+
+		It("are of now when their series is, however long ago it began", SpecTimeout(brief), func(ctx SpecContext) {
+			ns := managed(ctx)
+			deployment := must(ns.Deployment(ctx, "app"))
+			events := record(ctx, writes, serves, ns.Name)
+			// As a recorder has it on its next heartbeat: it tells of a series every half hour.
+			must(kube.Kube.EventsV1().Events(ns.Name).Create(ctx, &eventsv1.Event{
+				ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "app.series"},
+				EventTime:  metav1.NewMicroTime(time.Now().Add(-35 * time.Minute)),
+				Series:     &eventsv1.EventSeries{Count: 7, LastObservedTime: metav1.NowMicro()},
+				Regarding:  corev1.ObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Namespace: ns.Name, Name: deployment.Name, UID: deployment.UID},
+				Type:       corev1.EventTypeWarning, Reason: events.reason, Action: "Testing", Note: "no quota",
+				ReportingController: "e2e-controller", ReportingInstance: "e2e-controller-0",
+			}, metav1.CreateOptions{}))
+			sent := events.answers(ctx, 1)
+			Expect(sent[0].Response).To(HaveStatus(http.StatusCreated), sent[0].Body)
+			Expect(sent[0].Response.Fingerprint).To(Equal(identity(ns)))
 		})
 
 		It("are refused when they are Normal", SpecTimeout(brief), func(ctx SpecContext) {
@@ -107,6 +145,8 @@ var _ = Describe("The events that client-go records", func() {
 		})
 	},
 		Entry("core/v1", recorder.Core, recorder.Core),
+		Entry("core/v1, watched by events.k8s.io/v1", recorder.Core, recorder.Events),
 		Entry("events.k8s.io/v1, watched by core/v1", recorder.Events, recorder.Core),
+		Entry("events.k8s.io/v1", recorder.Events, recorder.Events),
 	)
 })
