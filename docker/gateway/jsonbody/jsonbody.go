@@ -22,36 +22,36 @@ const (
 	maxMembers = 1000
 )
 
-// Limits says how many elements the arrays of the outermost object may have, by their
-// keys. Others are not bounded: they are not kept.
-type Limits map[string]int
+// Arrays says what is known of the arrays of the outermost object, by their keys.
+type Arrays map[string]Array
+
+// Array is one of them.
+type Array struct {
+	// Most is how many elements it may have; any number if 0, as for what is not kept.
+	Most int
+	// Of is a value of the type that its elements are decoded into later, by Part.
+	Of any
+}
 
 // Decode decodes one JSON document into a pointer to a struct. Unknown members are
 // ignored, so that senders may be newer than the Gateway; a key written twice is
 // refused, because two readers of such a body may understand two different things.
-// A member that the struct knows is the same one in any case, as for the decoder. What
-// is beyond the limits is refused before memory is spent on it. Every error is a
-// *signal.Invalid.
-func Decode(body []byte, into any, limits Limits) error {
+// A member that the struct knows is the same one in any case, as for the decoder. An
+// array with too many elements is refused before memory is spent on it. Every error is
+// a *signal.Invalid.
+func Decode(body []byte, into any, arrays Arrays) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return &signal.Invalid{Reason: "the body is empty"}
 	}
-	if err := scan(body, reflect.TypeOf(into), limits); err != nil {
+	if err := scan(body, reflect.TypeOf(into), arrays); err != nil {
 		return err
 	}
 	return unmarshal(body, into, "")
 }
 
-// Part decodes a part of a document that Decode has let pass. Its errors are those of
-// Decode, with the path of the part before the field.
-func Part(part json.RawMessage, into any, path string) error {
-	if err := scan(part, reflect.TypeOf(into), nil); err != nil {
-		var invalid *signal.Invalid
-		errors.As(err, &invalid)
-		return &signal.Invalid{Field: path, Reason: invalid.Reason}
-	}
-	return unmarshal(part, into, path)
-}
+// Part decodes an element of an array that Decode was told of. Its errors are those of
+// Decode, with the path of the element before the field.
+func Part(part json.RawMessage, into any, path string) error { return unmarshal(part, into, path) }
 
 // unmarshal decodes and words what is wrong.
 func unmarshal(body []byte, into any, path string) error {
@@ -131,7 +131,7 @@ func inside(t reflect.Type) reflect.Type {
 }
 
 // scan looks for what json.Unmarshal lets pass: keys written twice, depth and size.
-func scan(body []byte, into reflect.Type, limits Limits) error {
+func scan(body []byte, into reflect.Type, arrays Arrays) error {
 	tokens := json.NewDecoder(bytes.NewReader(body))
 	tokens.UseNumber()
 	var open []object
@@ -169,8 +169,8 @@ func scan(body []byte, into reflect.Type, limits Limits) error {
 		o := object{known: inside(at), value: at}
 		if token == json.Delim('{') {
 			o.keys = map[string]bool{}
-		} else if len(open) == 1 {
-			o.name, o.limit = name, limits[name]
+		} else if array, told := arrays[name]; told && len(open) == 1 {
+			o.name, o.limit, o.value = name, array.Most, reflect.TypeOf(array.Of)
 		}
 		if open = append(open, o); len(open) > maxDepth {
 			return &signal.Invalid{Reason: fmt.Sprintf("JSON nested deeper than %d at byte %d", maxDepth, tokens.InputOffset())}

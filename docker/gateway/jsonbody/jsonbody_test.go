@@ -19,6 +19,7 @@ func TestDecode(t *testing.T) {
 		In   []struct {
 			Name string `json:"name"`
 		} `json:"in"`
+		Raw []json.RawMessage `json:"raw"`
 	}
 	for name, c := range map[string]struct{ body, want string }{
 		"a document":                  {`{"text":"a","map":{"text":"b"},"list":[1,2],"more":{"x":[{"x":1},{"x":2}]}}`, ""},
@@ -36,6 +37,7 @@ func TestDecode(t *testing.T) {
 		"a known key in two cases":    {`{"text":"a","Text":"b"}`, `key "Text" written twice at byte 18`},
 		"a known key, folded":         {`{"list":[],"liſt":[]}`, `written twice`},
 		"a known key in an element":   {`{"in":[{"name":"a"},{"name":"a","NAME":"b"}]}`, `key "NAME" written twice`},
+		"a known key in a part":       {`{"raw":[{"name":"a"},{"name":"a","NAME":"b"}]}`, `key "NAME" written twice`},
 		"another case in a map":       {`{"map":{"Hostname":"a","hostname":"b"}}`, ""},
 		"another case, not known":     {`{"more":1,"More":2}`, ""},
 		"one known key in a case":     {`{"Text":"a"}`, ""},
@@ -54,7 +56,7 @@ func TestDecode(t *testing.T) {
 		"a list for the document":     {`[]`, "array at byte 1, expected an object"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := Decode([]byte(c.body), &inner{}, Limits{"list": 3})
+			err := Decode([]byte(c.body), &inner{}, Arrays{"list": {Most: 3}, "raw": {Of: part{}}})
 			if c.want == "" {
 				if err != nil {
 					t.Errorf("got %v", err)
@@ -78,16 +80,16 @@ func members(n int) string {
 	return text.String()[1:]
 }
 
+type part struct {
+	Name string `json:"name"`
+}
+
 func TestPart(t *testing.T) {
-	type part struct {
-		Name string `json:"name"`
-	}
 	for body, want := range map[string]string{
-		`{"name":"a"}`:            "",
-		`null`:                    "",
-		`{"name":1}`:              "items[3].name: number at byte 9, expected a string",
-		`[]`:                      "items[3]: array at byte 1, expected an object",
-		`{"name":"a","Name":"b"}`: `items[3]: key "Name" written twice`,
+		`{"name":"a"}`: "",
+		`null`:         "",
+		`{"name":1}`:   "items[3].name: number at byte 9, expected a string",
+		`[]`:           "items[3]: array at byte 1, expected an object",
 	} {
 		err := Part(json.RawMessage(body), &part{}, "items[3]")
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

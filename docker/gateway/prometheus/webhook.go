@@ -55,6 +55,7 @@ type Group struct {
 
 // webhook is what the Gateway reads of Alertmanager's message.
 type webhook struct {
+	GroupKey          string            `json:"groupKey"`
 	Status            string            `json:"status"`
 	TruncatedAlerts   uint64            `json:"truncatedAlerts"`
 	CommonLabels      map[string]string `json:"commonLabels"`
@@ -73,7 +74,7 @@ type alert struct {
 // time of sending otherwise. Errors are *signal.Invalid.
 func (p *Parser) Parse(body []byte, dated bool, now time.Time) (*Group, error) {
 	g := &Group{parser: p, dated: dated, now: now}
-	err := jsonbody.Decode(body, &g.hook, jsonbody.Limits{"alerts": MaxAlerts})
+	err := jsonbody.Decode(body, &g.hook, jsonbody.Arrays{"alerts": {Most: MaxAlerts, Of: alert{}}})
 	var invalid *signal.Invalid
 	switch {
 	case errors.As(err, &invalid) && invalid.Field == "alerts" && strings.HasPrefix(invalid.Reason, "more than"):
@@ -170,6 +171,7 @@ func (g *Group) read(one alert, path string) (signal.Signal, error) {
 		Severity:    cmp.Or(labels["severity"], "unknown"),
 		Labels:      labels,
 		Annotations: overlay(one.Annotations, g.hook.CommonAnnotations),
+		Group:       g.hook.GroupKey,
 	}
 	if s.Name == "" {
 		return s, &signal.Invalid{Field: path + ".labels.alertname", Reason: "required"}

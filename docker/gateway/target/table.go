@@ -90,7 +90,6 @@ var own = []struct {
 	{agent, "workload", always},
 	{reporter, "pod", always},
 	{reporter, "service", always},
-	{reporter, "node", always},
 	{reporter, "workload", always},
 	// An exporter that no list knows: the pod is none of the workload's.
 	{application, "pod", func(a *alert) bool { return a.any(podOwners...) && !a.podOf(podOwners...) }},
