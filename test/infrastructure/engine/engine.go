@@ -125,7 +125,7 @@ func (e Engine) Tag(ctx context.Context, ref, as string) error {
 	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "tag", ref, as}})
 }
 
-// Save writes the images as one archive of a single platform to w.
+// Save writes the images as one archive to w, for the platforms that the store has of them.
 func (e Engine) Save(ctx context.Context, w io.Writer, refs ...string) error {
 	args := []string{e.Name, "save"}
 	if e.Name == "podman" {
