@@ -9,9 +9,9 @@ import (
 )
 
 // namespaces are those that the manifests fill.
-func (e *Environment) namespaces() []string {
-	found := []string{e.Namespace}
-	for _, obj := range e.objects() {
+func (p *Plan) namespaces() []string {
+	found := []string{p.Namespace}
+	for _, obj := range p.objects() {
 		if namespace := obj.GetNamespace(); namespace != "" && !slices.Contains(found, namespace) {
 			found = append(found, namespace)
 		}
@@ -24,10 +24,16 @@ func (e *Environment) namespaces() []string {
 func (e *Environment) gather(ctx context.Context, dir string, nodes []string, cause error) error {
 	var collectors []gather.Collector
 	for _, node := range nodes {
-		collectors = append(collectors, gather.Node{Runner: e.Runner, Engine: e.EngineName, Node: node})
+		collectors = append(collectors, gather.Node{Runner: e.adapters.Runner, Engine: e.adapters.EngineName, Node: node})
 	}
-	if _, err := os.Stat(e.kubeconfig()); err == nil {
-		collectors = append(collectors, gather.Summary{Kubeconfig: e.kubeconfig(), Namespaces: e.namespaces(), Cause: cause.Error()}, gather.Objects{Kubeconfig: e.kubeconfig()}, gather.Logs{Kubeconfig: e.kubeconfig()})
+	if key := e.state.Kubeconfig(); exists(key) {
+		collectors = append(collectors, gather.Summary{Kubeconfig: key, Namespaces: e.namespaces(), Cause: cause.Error()},
+			gather.Objects{Kubeconfig: key}, gather.Logs{Kubeconfig: key})
 	}
 	return gather.All(ctx, dir, collectors...)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
