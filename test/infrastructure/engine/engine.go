@@ -206,9 +206,9 @@ func inUse(err error) bool {
 }
 
 // PruneStages removes what builds have left of their first stages: images that no reference
-// names, with the label key=value.
+// names, with the label key=value, and older than two hours: a build may still be at work.
 func (e Engine) PruneStages(ctx context.Context, label string) error {
-	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "image", "prune", "--force", "--filter", "label=" + label}})
+	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "image", "prune", "--force", "--filter", "label=" + label, "--filter", "until=" + unloaded.String()}})
 }
 
 // RunPrivileged runs a program in a privileged container that is removed when it

@@ -33,6 +33,9 @@ func TestArguments(t *testing.T) {
 		{"docker saves", "docker",
 			func(ctx context.Context, e engine.Engine) error { return e.Save(ctx, io.Discard, "a:1") },
 			[]string{"docker", "save", "a:1"}},
+		{"old stages of ours are removed", "podman",
+			func(ctx context.Context, e engine.Engine) error { return e.PruneStages(ctx, "a=b") },
+			[]string{"podman", "image", "prune", "--force", "--filter", "label=a=b", "--filter", "until=2h0m0s"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			runner := &command.Recorder{}
