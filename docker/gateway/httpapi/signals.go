@@ -199,6 +199,11 @@ func message(receipt intake.Receipt) string {
 // touch the others; one that cannot be stored now fails the whole webhook, of which what
 // is stored is then recognised when it comes again.
 func (a *api) many(r *http.Request, alerts *prometheus.Group) (answer, error) {
+	free, err := a.bodies.takeGroup(r.Context(), alerts.Len())
+	if err != nil {
+		return answer{}, overloaded(r, "too much is being worked on").Because(err)
+	}
+	defer free()
 	receipts := make([]intake.Receipt, alerts.Len())
 	reasons := make([]string, alerts.Len())
 	errs := make([]error, alerts.Len())
