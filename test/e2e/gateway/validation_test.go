@@ -106,7 +106,11 @@ var _ = Describe("A body", func() {
 
 	It("with one alert is taken up to what the cluster stores", SpecTimeout(brief), func(ctx SpecContext) {
 		Expect(must(gateway.Post(ctx, signals.PrometheusPath, sized(workload(ctx), 256<<10)))).To(HaveStatus(http.StatusCreated))
-		Expect(must(gateway.Post(ctx, signals.PrometheusPath, sized(workload(ctx), limitBytes)))).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
+		large := alert(workload(ctx))
+		for _, name := range []string{"a", "b", "c", "d"} {
+			large.Annotations[name] = strings.Repeat("x", 200<<10)
+		}
+		Expect(must(gateway.Alerts(ctx, large))).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
 	})
 
 	It("is refused one byte above the limit", SpecTimeout(brief), func(ctx SpecContext) {
