@@ -25,8 +25,9 @@ import (
 // maxParallel is how many alerts of one webhook are worked on at once, so that one
 // large group does not keep everybody else from the API server. Those about one workload
 // are counted with one write when they come together: with ten at a time, four hundred of
-// them did not get through in the five seconds of a busy machine.
-const maxParallel = 32
+// them did not get through in the five seconds of a busy machine. Each in work holds a copy
+// of what the group has in common.
+const maxParallel = 16
 
 // answer is a status with a body for it.
 type answer struct {
