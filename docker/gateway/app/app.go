@@ -47,6 +47,10 @@ const serviceName = "gateway-service"
 // the audit events that still wait, which a busy DataStorage takes its time for.
 const shutdownTimeout = 15 * time.Second
 
+// reportsTimeout is how much of that is left to work whose senders have gone: a write
+// that the API server does not answer must not take the time of the audit events.
+const reportsTimeout = shutdownTimeout / 3
+
 // opsTimeout bounds requests for health and metrics.
 const opsTimeout = 10 * time.Second
 
@@ -235,7 +239,14 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		DrainDelay:      cfg.Server.DrainDelay,
 		ShutdownTimeout: max(timeout, shutdownTimeout),
 		// Work goes on when its sender has gone, and is audited at its end.
-		Hooks: []lifecycle.Hook{{Name: "reports", Run: book.Wait}, {Name: "audit", Run: trail.Flush}},
+		Hooks: []lifecycle.Hook{
+			{Name: "reports", Run: func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, reportsTimeout)
+				defer cancel()
+				return book.Wait(ctx)
+			}},
+			{Name: "audit", Run: trail.Flush},
+		},
 	}
 	return a, nil
 }
