@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/go-chi/chi/v5"
 	"github.com/go-logr/logr"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/client-go/kubernetes"
@@ -35,9 +34,8 @@ import (
 	"kubernaut.ai/e2e/docker/internal/access"
 	"kubernaut.ai/e2e/docker/internal/health"
 	"kubernaut.ai/e2e/docker/internal/lifecycle"
-	"kubernaut.ai/e2e/docker/internal/problem"
+	"kubernaut.ai/e2e/docker/internal/ops"
 	"kubernaut.ai/e2e/docker/internal/reload"
-	"kubernaut.ai/e2e/docker/internal/request"
 )
 
 // serviceName is the Service that a sender must be allowed to create on.
@@ -263,12 +261,12 @@ func (a *App) bind(cfg ServerConfig, log *slog.Logger, api http.Handler, state *
 			}
 		}
 	}()
-	if a.health, err = lifecycle.Bind("health", cfg.HealthAddr, opsServer(ops(log, map[string]http.Handler{
+	if a.health, err = lifecycle.Bind("health", cfg.HealthAddr, opsServer(ops.Handler(log, map[string]http.Handler{
 		"/healthz": state.Handler(), "/readyz": state.Handler(),
 	})), log); err != nil {
 		return err
 	}
-	if a.metrics, err = lifecycle.Bind("metrics", cfg.MetricsAddr, opsServer(ops(log, map[string]http.Handler{
+	if a.metrics, err = lifecycle.Bind("metrics", cfg.MetricsAddr, opsServer(ops.Handler(log, map[string]http.Handler{
 		"/metrics": set.Handler(),
 	})), log); err != nil {
 		return err
@@ -286,19 +284,6 @@ func (a *App) bind(cfg ServerConfig, log *slog.Logger, api http.Handler, state *
 	}
 	a.api, err = lifecycle.Bind("api", cfg.ListenAddr, server, log)
 	return err
-}
-
-// ops serves GET on some paths, and problems on all others.
-func ops(log *slog.Logger, handlers map[string]http.Handler) http.Handler {
-	router := chi.NewRouter()
-	router.Use(request.Middleware(log))
-	router.NotFound(problem.NotFound)
-	router.MethodNotAllowed(problem.MethodNotAllowed(router))
-	for path, handler := range handlers {
-		router.Method(http.MethodGet, path, handler)
-		router.Method(http.MethodHead, path, handler)
-	}
-	return router
 }
 
 // opsServer returns a server for probes and scrapes.
