@@ -639,3 +639,20 @@ func FuzzCreateEvents(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkBatchOf100 is everything but the stores.
+func BenchmarkBatchOf100(b *testing.B) {
+	handler := newHandler(b, &service{})
+	one := event("event_data", map[string]any{"signal": "RequestLatencyHigh", "labels": map[string]any{"namespace": "production", "pod": "checkout-7d9f6c5b8-x2x7k"},
+		"payload": strings.Repeat("0123456789abcdef", 5)}, "actor_id", "system:serviceaccount:monitoring:alertmanager", "severity", "critical", "event_id", uuid.New())
+	body := "[" + strings.TrimSuffix(strings.Repeat(one+",", 100), ",") + "]"
+	if len(body) > maxBody {
+		b.Fatalf("the body has %d bytes", len(body))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if w, _ := send(handler, "POST", events+"/batch", body); w.Code != 201 {
+			b.Fatal(w.Body)
+		}
+	}
+}
