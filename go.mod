@@ -118,6 +118,6 @@ require (
 )
 
 tool (
-	github.com/magefile/mage
 	github.com/onsi/ginkgo/v2/ginkgo
+	kubernaut.ai/e2e/test/infrastructure/mage
 )

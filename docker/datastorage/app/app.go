@@ -182,6 +182,7 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 // newReviewer returns what decides about tokens.
 func newReviewer(opts Options, s settings.Settings) (*access.Reviewer, error) {
 	client := opts.Client
+	var issuer func() string
 	if client == nil {
 		config, err := rest.InClusterConfig()
 		if err != nil {
@@ -191,11 +192,13 @@ func newReviewer(opts Options, s settings.Settings) (*access.Reviewer, error) {
 		if client, err = kubernetes.NewForConfig(config); err != nil {
 			return nil, fmt.Errorf("API server: %w", err)
 		}
+		issuer = access.Issuer(config)
 	}
 	return access.New(access.Options{
 		Client:     client,
 		Attributes: authorizationv1.ResourceAttributes{Namespace: opts.Namespace, Resource: "services", Name: service},
-		AllowTTL:   s.Auth.AllowCacheTTL, DenyTTL: s.Auth.DenyCacheTTL,
+		Audience:   s.Auth.Audience, Issuer: issuer,
+		AllowTTL: s.Auth.AllowCacheTTL, DenyTTL: s.Auth.DenyCacheTTL,
 	}), nil
 }
 

@@ -3,19 +3,21 @@
 package settings
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"kubernaut.ai/e2e/docker/internal/config"
+	"kubernaut.ai/e2e/docker/internal/reload"
 )
 
 // Settings is the file. What it leaves out has the value of Default.
@@ -85,8 +87,9 @@ type Redis struct {
 	Timeout      time.Duration `yaml:"timeout"`      // of one call
 }
 
-// Auth is how long access reviews are remembered.
+// Auth is what tokens must be for, and how long access reviews are remembered.
 type Auth struct {
+	Audience      string        `yaml:"audience"` // default data-storage-service
 	AllowCacheTTL time.Duration `yaml:"allowCacheTTL"`
 	DenyCacheTTL  time.Duration `yaml:"denyCacheTTL"`
 }
@@ -110,7 +113,7 @@ func Default() Settings {
 		// that waits five time for the queue.
 		Database: Database{Port: 5432, SSLMode: "prefer", Timeout: 3 * time.Second, DrainTimeout: 10 * time.Second, ReadTimeout: 5 * time.Second},
 		Redis:    Redis{Timeout: time.Second},
-		Auth:     Auth{AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
+		Auth:     Auth{Audience: "data-storage-service", AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
 		Logging:  Logging{Name: "info"},
 	}
 }
@@ -178,6 +181,7 @@ func (s *Settings) checkServer(found *config.Problems) {
 	// The budget of what is in hand, and with it the pod's memory, is made for this.
 	found.Check(v.MaxBodyBytes > 0 && v.MaxBodyBytes <= 8<<20, "server.maxBodyBytes", v.MaxBodyBytes, "1 to 8388608")
 	found.Check((v.TLS.CertFile == "") == (v.TLS.KeyFile == ""), "server.tls", nil, "certFile and keyFile together, or neither")
+	found.Check(s.Auth.Audience != "", "auth.audience", s.Auth.Audience, "what senders' tokens are for, such as data-storage-service")
 	found.Check(s.Auth.AllowCacheTTL > 0, "auth.allowCacheTTL", s.Auth.AllowCacheTTL, "more than 0s")
 	found.Check(s.Auth.DenyCacheTTL > 0, "auth.denyCacheTTL", s.Auth.DenyCacheTTL, "more than 0s")
 }
@@ -214,7 +218,7 @@ func (s *Settings) checkLogging(found *config.Problems) {
 }
 
 // Pool returns the configuration of the connections to PostgreSQL. It reads the
-// password's file.
+// password's file, again for connections that are made later.
 func (d Database) Pool() (*pgxpool.Config, error) {
 	password, err := secret(d.PasswordFile)
 	if err != nil {
@@ -227,6 +231,11 @@ func (d Database) Pool() (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	pool.ConnConfig.Password = password
+	renewed := reload.Secret(d.PasswordFile)
+	pool.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) (err error) {
+		c.Password, err = renewed()
+		return err
+	}
 	return pool, nil
 }
 
@@ -236,14 +245,19 @@ func quoted(text string) string {
 }
 
 // Client returns a client of Redis; it connects when it is used. It reads the
-// password's file. The caller closes it.
+// password's file, again for connections that are made later. The caller closes it.
 func (r Redis) Client() (*redis.Client, error) {
 	password, err := secret(r.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("redis.passwordFile: %w", err)
 	}
+	renewed := reload.Secret(r.PasswordFile)
 	return redis.NewClient(&redis.Options{
 		Addr: r.Addr, Password: password, ContextTimeoutEnabled: true,
+		CredentialsProviderContext: func(context.Context) (user, password string, err error) {
+			password, err = renewed()
+			return "", password, err
+		},
 		DialTimeout: r.Timeout, ReadTimeout: r.Timeout, WriteTimeout: r.Timeout,
 		// One retry finds a connection that broke while it was idle; more would
 		// only use up the sender's time.
@@ -256,21 +270,14 @@ func (t TLS) Config() (*tls.Config, error) {
 	if t.CertFile == "" {
 		return nil, nil
 	}
-	certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	config, err := reload.TLS(t.CertFile, t.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("server.tls: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, nil
+	return config, nil
 }
 
 // secret reads a mounted secret without the line break that editors add.
 func secret(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimRight(string(data), "\r\n"), nil
+	return reload.Secret(path)()
 }

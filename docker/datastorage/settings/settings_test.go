@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -114,4 +115,34 @@ func TestTLSNamesTheFile(t *testing.T) {
 	if _, err := (TLS{CertFile: "/nowhere/tls.crt", KeyFile: "/nowhere/tls.key"}).Config(); err == nil || !strings.Contains(err.Error(), "server.tls: open /nowhere/tls.crt") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestARenewedPasswordIsUsed: for connections that are made after it was renewed.
+func TestARenewedPasswordIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := file(t, "password", "old")
+		d, r := Default().Database, Default().Redis
+		d.Host, d.Name, d.User, d.PasswordFile, r.Addr, r.PasswordFile = "postgresql", "a", "u", path, "redis:6379", path
+		pool, err := d.Pool()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := r.Client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		for _, want := range []string{"old", "new"} {
+			if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(time.Minute)
+			if err := pool.BeforeConnect(t.Context(), pool.ConnConfig); err != nil || pool.ConnConfig.Password != want {
+				t.Errorf("PostgreSQL: got %q, %v, want %q", pool.ConnConfig.Password, err, want)
+			}
+			if _, got, err := client.Options().CredentialsProviderContext(t.Context()); err != nil || got != want {
+				t.Errorf("Redis: got %q, %v, want %q", got, err, want)
+			}
+		}
+	})
 }
