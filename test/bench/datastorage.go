@@ -58,6 +58,7 @@ func (b *bed) dataStorageScenarios() ([]scenario, error) {
 	return []scenario{
 		{
 			name: "datastorage: single events", unit: "events", perCall: 1, plan: planFor(writers),
+			goals: []bound{{what: rate, least: 2500, unit: "/s"}, {what: p99, most: 50, unit: "ms"}},
 			call: func(ctx context.Context, worker, n int) error {
 				chain := fmt.Sprintf("bench-%s-single-%d-%d", b.run.Run, worker, n/(writers*chainLength))
 				return single.write(ctx, []client.EventRequest{single.event(chain)})
@@ -66,7 +67,7 @@ func (b *bed) dataStorageScenarios() ([]scenario, error) {
 		},
 		{
 			name: "datastorage: batches of 100 events", unit: "events", perCall: batch, plan: planFor(batchWriters),
-			goals: []bound{{what: rate, least: 3000, unit: "/s"}},
+			goals: []bound{{what: rate, least: 15000, unit: "/s"}},
 			call: func(ctx context.Context, worker, _ int) error {
 				events := make([]client.EventRequest, batch)
 				for i := range events {

@@ -280,7 +280,7 @@ func TestUnknownParametersAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Header.Set("Authorization", "Bearer both")
+		r.Header.Set("Authorization", "Bearer "+token("both"))
 		resp, err := s.http.Do(r)
 		if err != nil {
 			t.Fatal(err)

@@ -17,14 +17,17 @@ import (
 
 // What a body costs until its events are stored is known before it is read: itself, and
 // canonical.CostFactor times as much while it is decoded. All bodies in hand take no more
-// than 8*(3+8) MiB then, of the 256 MiB that the manifest gives the pod.
+// than 8*(3+8) MiB then, of the 256 MiB that the manifest gives the pod; small ones that
+// are still arriving take no more than maxRequests*smallBody, 72 MiB, beside them.
 const (
 	// smallBody is what goes through a lane of its own, so that large bodies hold up no
 	// small ones. A batch of a hundred average events has 150,000 bytes.
-	smallBody = 256 << 10
-	// smallInHand is how many bytes of small bodies are in hand at once.
+	smallBody = 192 << 10
+	// smallInHand is how many bytes of small bodies are in hand at once. They take their
+	// part when they have arrived: those who send slowly hold up nobody.
 	smallInHand = 3 << 20
-	// largeInHand is the same for large ones, and at least one of the largest.
+	// largeInHand is the same for large ones, at least one of the largest. They take
+	// their part before they are read.
 	largeInHand = 8 << 20
 	// verifyBody bounds a request to verify a chain, which is read by the generated
 	// code: that takes some sixty times its size.
@@ -48,39 +51,56 @@ func newLanes(limit int64) *lanes {
 }
 
 // body reads the body of r, which is JSON and has at most limit bytes, within the budget
-// of its lane; done gives the budget back. What it costs is taken by its announced
-// length, or as the largest when it announces none, before it is read.
+// of its lane; done gives the budget back. A body that does not announce its length counts
+// as the largest.
 func (l *lanes) body(w http.ResponseWriter, r *http.Request) (body []byte, done func(), err error) {
 	if err := checkType(r); err != nil {
 		return nil, nil, err
 	}
-	if r.ContentLength > l.limit {
+	weight := r.ContentLength
+	switch {
+	case weight > l.limit:
 		return nil, nil, &http.MaxBytesError{Limit: l.limit}
-	}
-	weight, lane := r.ContentLength, l.small
-	if weight < 0 {
+	case weight < 0:
 		weight = l.limit
 	}
-	if weight > smallBody {
-		lane = l.large
+	if weight <= smallBody {
+		if body, err = l.read(w, r); err != nil {
+			return nil, nil, err
+		}
+		done, err = take(r.Context(), l.small, weight)
+		return body, done, err
 	}
-	if err := lane.Acquire(r.Context(), weight); err != nil {
-		return nil, nil, overloaded(r.Context().Err())
+	if done, err = take(r.Context(), l.large, weight); err != nil {
+		return nil, nil, err
 	}
-	done = func() { lane.Release(weight) }
-	if lane == l.large {
-		// A recorder in tests has no deadlines. It must not stand afterwards: the server
-		// would take it for the sender's end.
-		connection := http.NewResponseController(w)
-		_ = connection.SetReadDeadline(time.Now().Add(largeBodyTime))
-		defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
+	// A recorder in tests has no deadlines. It must not stand afterwards: the server
+	// would take it for the sender's end.
+	connection := http.NewResponseController(w)
+	_ = connection.SetReadDeadline(time.Now().Add(largeBodyTime))
+	body, err = l.read(w, r)
+	_ = connection.SetReadDeadline(time.Time{})
+	if err != nil {
+		done()
+		return nil, nil, err
 	}
+	return body, done, nil
+}
+
+// take takes a part of a lane's budget; done gives it back.
+func take(ctx context.Context, lane *semaphore.Weighted, weight int64) (done func(), err error) {
+	if err := lane.Acquire(ctx, weight); err != nil {
+		return nil, overloaded(ctx.Err())
+	}
+	return func() { lane.Release(weight) }, nil
+}
+
+func (l *lanes) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	buffer := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead))
 	if _, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, l.limit)); err != nil {
-		done()
-		return nil, nil, unreadable(err)
+		return nil, unreadable(err)
 	}
-	return buffer.Bytes(), done, nil
+	return buffer.Bytes(), nil
 }
 
 // overloaded tells a sender whose body found no room in time to come back.
@@ -88,7 +108,7 @@ func overloaded(cause error) error {
 	if errors.Is(cause, context.Canceled) {
 		return cause // the sender is gone
 	}
-	p := problem.New(http.StatusServiceUnavailable, "overloaded", "too much is being written at once; nothing of this request was read")
+	p := problem.New(http.StatusServiceUnavailable, "overloaded", "too much is being written at once; nothing of this request is stored")
 	p.RetryAfter = retryAfter
 	return p.Because(cause)
 }

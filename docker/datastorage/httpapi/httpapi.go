@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -22,6 +23,7 @@ import (
 	"kubernaut.ai/e2e/docker/datastorage/audit"
 	"kubernaut.ai/e2e/docker/datastorage/metrics"
 	"kubernaut.ai/e2e/docker/datastorage/postgres"
+	"kubernaut.ai/e2e/docker/internal/access"
 	"kubernaut.ai/e2e/docker/internal/problem"
 	"kubernaut.ai/e2e/docker/internal/request"
 )
@@ -35,7 +37,10 @@ const (
 const (
 	// maxRequests bounds what is in hand: a request costs some 50 KiB beside its body,
 	// and a sender whose request waits for long would rather come back.
-	maxRequests = 512
+	maxRequests = 384
+	// senderRequests is what one sender may have of them: whoever holds his connections
+	// leaves room for others.
+	senderRequests = maxRequests / 3
 	// maxReads bounds what readers take: a page, or the largest event, and what
 	// PostgreSQL's answer takes beside it, some 15 MiB together.
 	maxReads = 4
@@ -85,9 +90,9 @@ func New(opts Options) (http.Handler, error) {
 		return nil, err
 	}
 	writes := &writer{decoder, newLanes(opts.MaxBodyBytes), opts.Accepter, opts.Now}
-	busy := limitRequests(maxRequests)
+	inHand := &requests{of: map[string]int{}}
 	router.Group(func(guarded chi.Router) {
-		guarded.Use(opts.Access(verb), busy, refuseUnknown(spec))
+		guarded.Use(opts.Access(verb), inHand.limit, refuseUnknown(spec))
 		guarded.Post(eventsPath, writes.handle(decoder.one, alone, func(receipts []audit.Receipt) any {
 			return server.EventCreated{EventID: receipts[0].ID, EventTimestamp: receipts[0].Timestamp}
 		}))
@@ -96,7 +101,7 @@ func New(opts Options) (http.Handler, error) {
 		}))
 	})
 	router.Group(func(guarded chi.Router) {
-		guarded.Use(opts.Access(verb), busy, limitReads(), limitVerify, refuseUnknown(spec), validate(spec))
+		guarded.Use(opts.Access(verb), inHand.limit, limitReads(), limitVerify, refuseUnknown(spec), validate(spec))
 		server.HandlerWithOptions(
 			server.NewStrictHandlerWithOptions(&handler{opts.Reader, opts.Now}, nil, server.StrictHTTPServerOptions{
 				RequestErrorHandlerFunc:  badRequest,
@@ -158,20 +163,45 @@ func validate(spec *openapi3.T) func(http.Handler) http.Handler {
 	})
 }
 
-// limitRequests refuses requests while there are as many as that.
-func limitRequests(most int64) func(http.Handler) http.Handler {
-	places := semaphore.NewWeighted(most)
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !places.TryAcquire(1) {
-				p := problem.New(http.StatusServiceUnavailable, "overloaded", "too many requests are in hand")
-				p.RetryAfter = retryAfter
-				problem.Write(w, r, p)
-				return
-			}
-			defer places.Release(1)
-			next.ServeHTTP(w, r)
-		})
+// requests counts what is in hand, by sender.
+type requests struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int
+}
+
+// limit refuses requests while there are too many, of this sender or of all.
+func (c *requests) limit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sender := access.User(r.Context())
+		if !c.begin(sender) {
+			p := problem.New(http.StatusServiceUnavailable, "overloaded", "too many requests are in hand")
+			p.RetryAfter = retryAfter
+			problem.Write(w, r, p)
+			return
+		}
+		defer c.end(sender)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (c *requests) begin(sender string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == maxRequests || c.of[sender] == senderRequests {
+		return false
+	}
+	c.all++
+	c.of[sender]++
+	return true
+}
+
+func (c *requests) end(sender string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all--
+	if c.of[sender]--; c.of[sender] == 0 {
+		delete(c.of, sender)
 	}
 }
 

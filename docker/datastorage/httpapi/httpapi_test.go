@@ -305,6 +305,56 @@ func TestABodyHasItsPlaceBeforeItIsRead(t *testing.T) {
 	}
 }
 
+func TestASenderLeavesRoomForOthers(t *testing.T) {
+	c := &requests{of: map[string]int{}}
+	for i := range senderRequests {
+		if !c.begin("one") {
+			t.Fatalf("request %d is refused", i)
+		}
+	}
+	if c.begin("one") {
+		t.Error("one sender may have any number")
+	}
+	for i := range maxRequests - senderRequests {
+		if !c.begin(fmt.Sprint("other ", i%3)) {
+			t.Fatalf("request %d of others is refused", i)
+		}
+	}
+	if c.begin("another") {
+		t.Error("all together may have any number")
+	}
+	for range senderRequests {
+		c.end("one")
+	}
+	if !c.begin("one") || c.all != maxRequests-senderRequests+1 || c.of["one"] != 1 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// TestWhoSendsSlowlyHoldsUpNobody has many senders that announce a small body and send none.
+func TestWhoSendsSlowlyHoldsUpNobody(t *testing.T) {
+	handler := newHandler(t, &service{})
+	ended := make(chan struct{})
+	var slow sync.WaitGroup
+	reading := make(chan struct{}, 100)
+	for range 2 * smallInHand / smallBody {
+		slow.Go(func() {
+			r := httptest.NewRequest("POST", events, readerFunc(func([]byte) (int, error) { reading <- struct{}{}; <-ended; return 0, io.EOF }))
+			r.ContentLength = maxBody
+			r.Header.Set("Authorization", "Bearer x")
+			handler.ServeHTTP(httptest.NewRecorder(), r)
+		})
+	}
+	for range 2 * smallInHand / smallBody {
+		<-reading
+	}
+	if w, _ := send(handler, "POST", events, event()); w.Code != 201 {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	close(ended)
+	slow.Wait()
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
@@ -638,4 +688,21 @@ func FuzzCreateEvents(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkBatchOf100 is everything but the stores.
+func BenchmarkBatchOf100(b *testing.B) {
+	handler := newHandler(b, &service{})
+	one := event("event_data", map[string]any{"signal": "RequestLatencyHigh", "labels": map[string]any{"namespace": "production", "pod": "checkout-7d9f6c5b8-x2x7k"},
+		"payload": strings.Repeat("0123456789abcdef", 5)}, "actor_id", "system:serviceaccount:monitoring:alertmanager", "severity", "critical", "event_id", uuid.New())
+	body := "[" + strings.TrimSuffix(strings.Repeat(one+",", 100), ",") + "]"
+	if len(body) > maxBody {
+		b.Fatalf("the body has %d bytes", len(body))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if w, _ := send(handler, "POST", events+"/batch", body); w.Code != 201 {
+			b.Fatal(w.Body)
+		}
+	}
 }

@@ -66,9 +66,10 @@ type Drainer struct {
 }
 
 // held is an entry that took too long, or that found no room in the dead stream. Those
-// behind it overtake it, but for those of its correlation id.
+// behind it overtake it, but for those of its correlation id. It stays in the queue: as
+// many as there are would not fit into memory.
 type held struct {
-	entry
+	chain   string
 	tries   int
 	drained int   // what was stored when it was tried last
 	reason  error // final when dead is set
@@ -210,7 +211,7 @@ func (d *Drainer) walk(ctx context.Context) error {
 // waits reports whether an older entry of the same correlation id is held.
 func (d *Drainer) waits(e entry) bool {
 	for _, h := range d.held {
-		if h.chain == e.chain && e.err == nil && !h.dead {
+		if h.chain == e.chain && !h.dead {
 			return true
 		}
 	}
@@ -220,7 +221,7 @@ func (d *Drainer) waits(e entry) bool {
 // hold sets an entry back behind the others.
 func (d *Drainer) hold(e entry, reason error) {
 	h := d.held[e.id]
-	d.held[e.id] = held{entry: e, tries: h.tries + 1, drained: d.drained, reason: reason}
+	d.held[e.id] = held{chain: e.chain, tries: h.tries + 1, drained: d.drained, reason: reason}
 }
 
 // again tries what is held, now that everything else is stored. What takes too long again
@@ -232,21 +233,26 @@ func (d *Drainer) again(ctx context.Context) error {
 		}
 		working, h := context.WithoutCancel(ctx), d.held[id]
 		if !h.dead {
-			err := d.save(working, []entry{h.entry})
+			entries, err := d.queue.get(working, id)
 			if err == nil {
-				delete(d.held, id)
+				err = d.save(working, entries)
+			}
+			if err == nil {
+				if !d.held[id].dead { // there may have been no room for it
+					delete(d.held, id)
+				}
 				continue
 			}
 			if !errors.Is(err, audit.ErrTooSlow) {
 				return err
 			}
 			others := d.drained > h.drained || len(d.held) == 1
-			d.hold(h.entry, err)
+			d.hold(entries[0], err)
 			if h = d.held[id]; h.tries < mostTries || !others && h.tries < lastTry {
 				continue
 			}
 		}
-		if err := d.bury(working, h.entry, h.reason); err != nil {
+		if err := d.bury(working, id, h.chain, h.reason); err != nil {
 			return err
 		}
 	}
@@ -260,7 +266,7 @@ func (d *Drainer) save(ctx context.Context, entries []entry) error {
 	events := make([]audit.Event, 0, len(entries))
 	for _, e := range entries {
 		if e.err != nil {
-			if err := d.bury(ctx, e, e.err); err != nil {
+			if err := d.bury(ctx, e.id, e.chain, e.err); err != nil {
 				return err
 			}
 			continue
@@ -276,7 +282,7 @@ func (d *Drainer) save(ctx context.Context, entries []entry) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, audit.ErrRejected) && len(good) == 1:
-		return d.bury(ctx, good[0], err)
+		return d.bury(ctx, good[0].id, good[0].chain, err)
 	case errors.Is(err, audit.ErrRejected):
 		// One of them is at fault. Half of them shows which half.
 		half := len(good) / 2
@@ -296,20 +302,22 @@ func (d *Drainer) save(ctx context.Context, entries []entry) error {
 }
 
 // bury sets an entry aside, or holds it when there is no room for it.
-func (d *Drainer) bury(ctx context.Context, e entry, reason error) error {
-	err := d.queue.bury(ctx, e, reason)
+func (d *Drainer) bury(ctx context.Context, id, chain string, reason error) error {
+	buried, err := d.queue.bury(ctx, id, reason)
 	if errors.Is(err, ErrDeadFull) {
-		if _, ok := d.held[e.id]; !ok {
-			d.log.Error("an event cannot be stored, nor set aside", "entry", e.id, "event_id", e.event.ID, "reason", reason, "error", err)
+		if _, ok := d.held[id]; !ok {
+			d.log.Error("an event cannot be stored, nor set aside", "entry", id, "correlation_id", chain, "reason", reason, "error", err)
 		}
-		d.held[e.id] = held{entry: e, reason: reason, dead: true}
+		d.held[id] = held{chain: chain, reason: reason, dead: true}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	delete(d.held, e.id)
-	d.log.Error("an event is set aside; see: datastorage dead list", "entry", e.id, "event_id", e.event.ID, "error", reason)
-	d.observer.Buried(1)
+	delete(d.held, id)
+	if buried {
+		d.log.Error("an event is set aside; see: datastorage dead list", "entry", id, "correlation_id", chain, "error", reason)
+		d.observer.Buried(1)
+	}
 	return nil
 }

@@ -25,12 +25,11 @@ const (
 	chainsSuffix = ":chains"
 )
 
-// The fields of an entry; the last two only in the dead stream.
+// The fields of an entry; the last only in the dead stream.
 const (
 	eventField  = "event"
 	chainField  = "chain"
 	reasonField = "reason"
-	entryField  = "entry"
 )
 
 // deadBytes bounds the dead stream: a quarter of the memory that the manifest gives
@@ -72,11 +71,19 @@ var (
 			redis.call('XDEL', KEYS[1], ARGV[i])
 			if redis.call('HGET', KEYS[2], ARGV[i+1]) == ARGV[i] then redis.call('HDEL', KEYS[2], ARGV[i+1]) end
 		end`)
-	// buryScript takes entry, correlation id, event and reason.
+	// buryScript takes entry, reason, and how many bytes the dead stream may take.
 	buryScript = redis.NewScript(`
-		redis.call('XADD', KEYS[3], '*', 'event', ARGV[3], 'chain', ARGV[2], 'reason', ARGV[4], 'entry', ARGV[1])
+		local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+		if not entry then return 'gone' end
+		local fields = {}
+		for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i+1] end
+		local event, chain = fields.event or '', fields.chain or ''
+		local used = redis.call('MEMORY', 'USAGE', KEYS[3])
+		if used and used + #event > tonumber(ARGV[3]) then return 'full' end
+		redis.call('XADD', KEYS[3], '*', 'event', event, 'chain', chain, 'reason', ARGV[2], 'entry', ARGV[1])
 		redis.call('XDEL', KEYS[1], ARGV[1])
-		if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then redis.call('HDEL', KEYS[2], ARGV[2]) end`)
+		if redis.call('HGET', KEYS[2], chain) == ARGV[1] then redis.call('HDEL', KEYS[2], chain) end
+		return 'buried'`)
 	// retryScript puts a dead entry back, at the end of the queue.
 	retryScript = redis.NewScript(`
 		local entry = redis.call('XRANGE', KEYS[3], ARGV[1], ARGV[1])[1]
@@ -184,22 +191,40 @@ func (q *Queue) read(ctx context.Context, after string, n, bytes int) ([]entry, 
 		if len(pair) != 2 {
 			return nil, fmt.Errorf("queue: read: an entry without fields: %v", found[i])
 		}
-		e := &entries[i]
-		e.id, _ = pair[0].(string)
-		fields, _ := pair[1].([]any)
-		for j := 0; j+1 < len(fields); j += 2 {
-			switch text, _ := fields[j+1].(string); fields[j] {
-			case eventField:
-				e.text = text
-			case chainField:
-				e.chain = text
-			}
+		id, _ := pair[0].(string)
+		list, _ := pair[1].([]any)
+		fields := map[string]any{}
+		for j := 0; j+1 < len(list); j += 2 {
+			name, _ := list[j].(string)
+			fields[name] = list[j+1]
 		}
-		if e.event, e.err = audit.Decode([]byte(e.text)); e.err == nil {
-			e.chain = e.event.CorrelationID
-		}
+		entries[i] = decoded(id, fields)
 	}
 	return entries, err
+}
+
+// get returns one entry, or none when it is gone.
+func (q *Queue) get(ctx context.Context, id string) ([]entry, error) {
+	var entries []entry
+	err := q.call(ctx, "read", func(ctx context.Context) error {
+		messages, err := q.client.XRange(ctx, q.keys[0], id, id).Result()
+		for _, message := range messages {
+			entries = append(entries, decoded(message.ID, message.Values))
+		}
+		return err
+	})
+	return entries, err
+}
+
+// decoded reads the fields of an entry.
+func decoded(id string, fields map[string]any) entry {
+	e := entry{id: id}
+	e.text, _ = fields[eventField].(string)
+	e.chain, _ = fields[chainField].(string)
+	if e.event, e.err = audit.Decode([]byte(e.text)); e.err == nil {
+		e.chain = e.event.CorrelationID
+	}
+	return e
 }
 
 // remove forgets entries that are stored.
@@ -213,23 +238,21 @@ func (q *Queue) remove(ctx context.Context, entries []entry) error {
 	})
 }
 
-// bury moves an entry to the dead stream. The error wraps ErrDeadFull when there is no
-// room: in that stream, or in Redis.
-func (q *Queue) bury(ctx context.Context, e entry, reason error) error {
-	return q.call(ctx, "bury", func(ctx context.Context) error {
-		used, err := q.client.MemoryUsage(ctx, q.dead()).Result()
-		if none(err) != nil {
-			return err
-		}
-		if used > 0 && used+int64(len(e.text)) > q.deadBytes {
+// bury moves an entry to the dead stream; it reports whether it was there. The error wraps
+// ErrDeadFull when there is no room: in that stream, or in Redis.
+func (q *Queue) bury(ctx context.Context, id string, reason error) (buried bool, err error) {
+	err = q.call(ctx, "bury", func(ctx context.Context) error {
+		what, err := buryScript.Run(ctx, q.client, q.keys, id, reason.Error(), q.deadBytes).Text()
+		switch {
+		case err != nil && strings.Contains(err.Error(), "OOM "):
+			return fmt.Errorf("%w: %w", ErrDeadFull, err)
+		case what == "full":
 			return ErrDeadFull
 		}
-		err = none(buryScript.Run(ctx, q.client, q.keys, e.id, e.chain, e.text, reason.Error()).Err())
-		if err != nil && strings.Contains(err.Error(), "OOM ") {
-			return fmt.Errorf("%w: %w", ErrDeadFull, err)
-		}
+		buried = what == "buried"
 		return err
 	})
+	return buried, err
 }
 
 // State is what waits.

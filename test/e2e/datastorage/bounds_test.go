@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"kubernaut.ai/e2e/docker/datastorage/api/client"
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/audit"
+	"kubernaut.ai/e2e/test/e2e/stores"
 )
 
 // slowType is the type of events whose inserts take longer than any deadline, after slowInserts.
@@ -32,8 +34,13 @@ func slowInserts(ctx context.Context) {
 		CREATE TRIGGER suite_slow BEFORE INSERT ON audit_events FOR EACH ROW WHEN (NEW.event_type = '`+slowType+`') EXECUTE FUNCTION suite_sleep()`,
 		pgx.QueryExecModeSimpleProtocol)
 	DeferCleanup(func(ctx SpecContext) error {
-		_, err := database(ctx).Exec(ctx, "DROP TRIGGER IF EXISTS suite_slow ON audit_events")
-		return err
+		// A connection of its own: a fault may have ended the other.
+		conn, err := stores.Postgres(ctx, kube, "")
+		if err != nil {
+			return err
+		}
+		_, err = conn.Exec(ctx, "DROP FUNCTION suite_sleep CASCADE")
+		return errors.Join(err, conn.Close(ctx))
 	}, NodeTimeout(brief))
 	Expect(err).NotTo(HaveOccurred())
 }
