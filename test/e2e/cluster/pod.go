@@ -14,11 +14,11 @@ func (c *Cluster) PodTransport(pod, port string) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := url.Parse(c.config.Host)
+	server, err := url.Parse(c.config.Host + "/")
 	if err != nil {
 		return nil, err
 	}
-	return podTransport{transport, server.JoinPath("/api/v1/namespaces", c.Target.Namespace, "pods", pod+":"+port, "proxy")}, nil
+	return podTransport{transport, server.JoinPath("api/v1/namespaces", c.Target.Namespace, "pods", pod+":"+port, "proxy")}, nil
 }
 
 type podTransport struct {
