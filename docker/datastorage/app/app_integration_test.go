@@ -169,7 +169,7 @@ func start(t *testing.T) *service {
 	t.Setenv("PGOPTIONS", "-c search_path="+s.config.ConnConfig.RuntimeParams["search_path"])
 	redis, _, _ := testenv.Redis(t)
 	empty := func(ctx context.Context) {
-		if err := redis.Del(ctx, queue.Stream, queue.DeadStream).Err(); err != nil {
+		if err := redis.Del(ctx, queue.Stream, queue.Stream+":chains", queue.DeadStream).Err(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -213,7 +213,7 @@ server:
   metricsAddr: 127.0.0.1:0
   drainDelay: 100ms
   tls: {certFile: %s, keyFile: %s}
-database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 2s}
+database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 2s, drainTimeout: 3s}
 redis: {addr: "%s"}
 logging: {level: debug}
 `, write("tls.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))),

@@ -47,7 +47,11 @@ func TestLoadRefuses(t *testing.T) {
 		"no time to answer":           {"server: {requestTimeout: 20s, writeTimeout: 20s}", "server.requestTimeout: 20s not allowed; allowed: less than server.writeTimeout (20s)"},
 		"no time for both stores":     {"server: {requestTimeout: 3s}", "server.requestTimeout: 3s not allowed; allowed: more than database.timeout and redis.timeout together (4s)"},
 		"half of TLS":                 {"server: {tls: {certFile: x}}", "server.tls: not allowed; allowed: certFile and keyFile together"},
-		"one connection":              {"database: {maxConnections: 1}", "database.maxConnections: 1 not allowed"},
+		"no more time for the drain":  {"database: {drainTimeout: 3s}", "database.drainTimeout: 3s not allowed; allowed: more than database.timeout (3s)"},
+		"no time for a page":          {"server: {requestTimeout: 5s}", "server.requestTimeout: 5s not allowed; allowed: more than database.readTimeout (5s)"},
+		"more than fits into the pod": {"server: {maxBodyBytes: 16777216}", "server.maxBodyBytes: 16777216 not allowed"},
+		"half of an account":          {"database: {server: {user: x}}", "database.server: not allowed; allowed: user and passwordFile together"},
+		"the owner as the server":     {"database: {user: x, server: {user: x, passwordFile: f}}", `database.server.user: "x" not allowed; allowed: another role`},
 		"an unknown mode":             {"database: {sslMode: maybe}", `database.sslMode: "maybe" not allowed`},
 		"an unknown level":            {"logging: {level: loud}", `logging.level: "loud" not allowed; allowed: debug, info, warn or error`},
 		"a negative delay":            {"server: {drainDelay: -1s}", "server.drainDelay: -1s not allowed"},
@@ -82,8 +86,8 @@ func TestPoolReadsThePasswordAndQuotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := pool.ConnConfig
-	if c.Host != "postgresql" || c.Database != `odd ' \ name` || c.User != "user name" || c.Password != "s3cret'" || pool.MaxConns != 10 {
-		t.Errorf("got %s %s %s, %d connections", c.Host, c.Database, c.User, pool.MaxConns)
+	if c.Host != "postgresql" || c.Database != `odd ' \ name` || c.User != "user name" || c.Password != "s3cret'" {
+		t.Errorf("got %s %s %s", c.Host, c.Database, c.User)
 	}
 	d.PasswordFile = filepath.Join(t.TempDir(), "missing")
 	if _, err := d.Pool(); err == nil || !strings.Contains(err.Error(), "database.passwordFile: open ") {
