@@ -130,7 +130,7 @@ func start(t *testing.T, receiver string) *alertmanager.Alertmanager {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		_ = <-ended // it was told to end
 	})
 	am := &alertmanager.Alertmanager{Address: address, Client: http.DefaultClient}
 	tick := time.NewTicker(50 * time.Millisecond)
