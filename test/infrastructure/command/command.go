@@ -65,7 +65,7 @@ func (e *Error) Error() string {
 	if e.ExitCode < 0 {
 		ended = fmt.Sprint(e.Err)
 	}
-	if e.Cause != nil {
+	if e.Cause != nil && e.Cause.Error() != ended { // which is all there is of one that was never started
 		ended = fmt.Sprintf("%v (%s)", e.Cause, ended)
 	}
 	fmt.Fprintf(&b, "%s: %s", Quote(e.Args), ended)
