@@ -140,7 +140,7 @@ func upload(t *testing.T, root string, patterns []string, common, to string) []s
 func TestTheCoverageJobWorksOnWhatItDownloads(t *testing.T) {
 	jobs := readWorkflow(t)
 	w, plan, env := covered(t, infrastructure.Config{})
-	w.stop = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
+	w.Stopping = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
 	if err := env.CollectCoverage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +177,11 @@ func TestTheCoverageJobWorksOnWhatItDownloads(t *testing.T) {
 				}
 			}
 		case step.Run == "go tool mage coverage:collect":
-			w.created = false // in another job, and gone
-			if err := w.open(t, plan).CollectCoverage(t.Context()); err != nil {
+			w.StopNode() // in another job, and gone
+			if err := reopened(t, w, plan, env).CollectCoverage(t.Context()); err != nil {
 				t.Errorf("%s: %v", step.Run, err)
 			}
-			if _, err := os.Stat(filepath.Join(plan.Dir, "coverage", "coverage.md")); err != nil {
+			if _, err := os.Stat(filepath.Join(plan.Root, ".e2e", plan.ClusterName, "coverage", "coverage.md")); err != nil {
 				t.Error(err)
 			}
 		case step.Run != "":
@@ -195,15 +195,15 @@ func TestTheCoverageJobWorksOnWhatItDownloads(t *testing.T) {
 
 // TestARunOverAnUnpackedArtifact is about the copy that a link became there.
 func TestARunOverAnUnpackedArtifact(t *testing.T) {
-	_, plan, _ := covered(t, infrastructure.Config{})
+	w, plan, env := covered(t, infrastructure.Config{})
 	last := filepath.Join(plan.Root, ".e2e", "last")
-	if err := errors.Join(os.Remove(last), os.CopyFS(last, os.DirFS(plan.Dir))); err != nil {
+	if err := errors.Join(os.Remove(last), os.CopyFS(last, os.DirFS(filepath.Join(plan.Root, ".e2e", plan.ClusterName)))); err != nil {
 		t.Fatal(err)
 	}
-	if err := (&world{}).open(t, plan).Build(t.Context(), "node"); err != nil {
+	if err := reopened(t, w, plan, env).Do(t.Context(), infrastructure.Phase{Kind: infrastructure.BuildImage, Name: "node"}); err != nil {
 		t.Fatal(err)
 	}
-	if to, err := os.Readlink(last); err != nil || to != plan.ClusterName {
+	if to, err := os.Readlink(last); err != nil || filepath.Dir(to) != filepath.Join(plan.ClusterName, "runs") {
 		t.Errorf("got %q, %v", to, err)
 	}
 }

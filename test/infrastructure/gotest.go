@@ -44,17 +44,21 @@ func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) 
 // obtained is the engine and the reference of a third-party image, which is got
 // first if need be: a host without the servers' programs runs them in containers.
 func (p *Plan) obtained(ctx context.Context, name string, progress io.Writer) (engine, ref string, err error) {
-	own := *p
-	own.EvidenceDir = filepath.Join(p.Root, ".e2e", "servers", "obtain-"+name) // two may be got at once
-	env, err := Open(ctx, &own, Screen{Out: progress})
+	engine, err = chooseEngine(ctx, p, func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) })
 	if err != nil {
 		return "", "", err
 	}
-	if err := env.Build(ctx, name); err != nil {
+	own := *p
+	own.Evidence = p.cluster().Path("servers", "obtain-"+name)
+	env, err := OpenWith(ctx, &own, Screen{Out: progress}, RealAdapters(p, engine))
+	if err != nil {
+		return "", "", err
+	}
+	if err := env.Do(ctx, Phase{BuildImage, name}); err != nil {
 		return "", "", err
 	}
 	ref, err = env.Ref(name)
-	return env.EngineName, ref, err
+	return engine, ref, err
 }
 
 // Lint runs the linters and checks that generated files are current.

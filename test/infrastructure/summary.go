@@ -19,9 +19,9 @@ func (e *Environment) summarize(outcome error) error {
 	e.mu.Unlock()
 	doc := e.Timeline.Document()
 	text := markdown(doc, suites, outcome)
-	err := os.MkdirAll(e.Dir, 0o755) // a run may end before its first step
-	if err == nil {
-		err = os.WriteFile(filepath.Join(e.Dir, "summary.md"), []byte(text), 0o644)
+	var err error
+	if e.Evidence != "" { // a run may end before its first step
+		err = os.WriteFile(filepath.Join(e.Evidence, "summary.md"), []byte(text), 0o644)
 	}
 	if e.StepSummary != "" {
 		err = errors.Join(err, appendFile(e.StepSummary, text))

@@ -1,4 +1,4 @@
-package apply
+package kube
 
 import (
 	"context"
@@ -40,7 +40,7 @@ func TestTransient(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := transient(test.err); got != test.want {
+			if got := Transient(test.err); got != test.want {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
@@ -58,7 +58,7 @@ func TestRetry(t *testing.T) {
 	t.Run("goes on until it succeeds", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tries := 0
-			err := retry(t.Context(), transient, func() error {
+			err := Retry(t.Context(), Transient, func() error {
 				if tries++; tries < 4 {
 					return busy
 				}
@@ -72,7 +72,7 @@ func TestRetry(t *testing.T) {
 
 	t.Run("ends with what is wrong for good", func(t *testing.T) {
 		wrong := apierrors.NewBadRequest("unknown field")
-		if err := retry(t.Context(), transient, func() error { return wrong }); !errors.Is(err, wrong) {
+		if err := Retry(t.Context(), Transient, func() error { return wrong }); !errors.Is(err, wrong) {
 			t.Errorf("got %v, want %v", err, wrong)
 		}
 	})
@@ -81,7 +81,7 @@ func TestRetry(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			err := retry(ctx, transient, func() error {
+			err := Retry(ctx, Transient, func() error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}

@@ -1,4 +1,4 @@
-package apply
+package kube
 
 import (
 	"context"
@@ -26,9 +26,9 @@ const (
 // code 500 and no reason, as it answers troubles of its own that pass.
 const unknownField = "failed to create typed patch object"
 
-// retry calls try until it succeeds, fails with an error that again does not hold
+// Retry calls try until it succeeds, fails with an error that again does not hold
 // for, or ctx ends. When ctx ends, the error holds its cause and what was wrong last.
-func retry(ctx context.Context, again func(error) bool, try func() error) error {
+func Retry(ctx context.Context, again func(error) bool, try func() error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = firstPause, lastPause
 	var last error
@@ -49,10 +49,10 @@ func retry(ctx context.Context, again func(error) bool, try func() error) error 
 	return err
 }
 
-// transient reports whether the same request may succeed a moment later: the API
+// Transient reports whether the same request may succeed a moment later: the API
 // server does not answer yet or is too busy, a webhook or the namespace is not
 // there yet, or somebody else wrote at the same moment.
-func transient(err error) bool {
+func Transient(err error) bool {
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
 		details := status.Status().Details
 		switch {
