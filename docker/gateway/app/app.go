@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/go-chi/chi/v5"
 	"github.com/go-logr/logr"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/client-go/kubernetes"
@@ -35,9 +34,8 @@ import (
 	"kubernaut.ai/e2e/docker/internal/access"
 	"kubernaut.ai/e2e/docker/internal/health"
 	"kubernaut.ai/e2e/docker/internal/lifecycle"
-	"kubernaut.ai/e2e/docker/internal/problem"
+	"kubernaut.ai/e2e/docker/internal/ops"
 	"kubernaut.ai/e2e/docker/internal/reload"
-	"kubernaut.ai/e2e/docker/internal/request"
 )
 
 // serviceName is the Service that a sender must be allowed to create on.
@@ -46,6 +44,10 @@ const serviceName = "gateway-service"
 // shutdownTimeout bounds each part of the end: the requests in hand, and above all
 // the audit events that still wait, which a busy DataStorage takes its time for.
 const shutdownTimeout = 15 * time.Second
+
+// reportsTimeout is how much of that is left to work whose senders have gone: a write
+// that the API server does not answer must not take the time of the audit events.
+const reportsTimeout = shutdownTimeout / 3
 
 // opsTimeout bounds requests for health and metrics.
 const opsTimeout = 10 * time.Second
@@ -235,7 +237,14 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		DrainDelay:      cfg.Server.DrainDelay,
 		ShutdownTimeout: max(timeout, shutdownTimeout),
 		// Work goes on when its sender has gone, and is audited at its end.
-		Hooks: []lifecycle.Hook{{Name: "reports", Run: book.Wait}, {Name: "audit", Run: trail.Flush}},
+		Hooks: []lifecycle.Hook{
+			{Name: "reports", Run: func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, reportsTimeout)
+				defer cancel()
+				return book.Wait(ctx)
+			}},
+			{Name: "audit", Run: trail.Flush},
+		},
 	}
 	return a, nil
 }
@@ -252,12 +261,12 @@ func (a *App) bind(cfg ServerConfig, log *slog.Logger, api http.Handler, state *
 			}
 		}
 	}()
-	if a.health, err = lifecycle.Bind("health", cfg.HealthAddr, opsServer(ops(log, map[string]http.Handler{
+	if a.health, err = lifecycle.Bind("health", cfg.HealthAddr, opsServer(ops.Handler(log, map[string]http.Handler{
 		"/healthz": state.Handler(), "/readyz": state.Handler(),
 	})), log); err != nil {
 		return err
 	}
-	if a.metrics, err = lifecycle.Bind("metrics", cfg.MetricsAddr, opsServer(ops(log, map[string]http.Handler{
+	if a.metrics, err = lifecycle.Bind("metrics", cfg.MetricsAddr, opsServer(ops.Handler(log, map[string]http.Handler{
 		"/metrics": set.Handler(),
 	})), log); err != nil {
 		return err
@@ -275,19 +284,6 @@ func (a *App) bind(cfg ServerConfig, log *slog.Logger, api http.Handler, state *
 	}
 	a.api, err = lifecycle.Bind("api", cfg.ListenAddr, server, log)
 	return err
-}
-
-// ops serves GET on some paths, and problems on all others.
-func ops(log *slog.Logger, handlers map[string]http.Handler) http.Handler {
-	router := chi.NewRouter()
-	router.Use(request.Middleware(log))
-	router.NotFound(problem.NotFound)
-	router.MethodNotAllowed(problem.MethodNotAllowed(router))
-	for path, handler := range handlers {
-		router.Method(http.MethodGet, path, handler)
-		router.Method(http.MethodHead, path, handler)
-	}
-	return router
 }
 
 // opsServer returns a server for probes and scrapes.

@@ -565,6 +565,52 @@ func TestBodiesAreBoundedBeforeTheyAreRead(t *testing.T) {
 	}
 }
 
+// TestGroupsAreBoundedByTheirAlerts: a small body may hold many.
+func TestGroupsAreBoundedByTheirAlerts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inside, leave := make(chan struct{}, 100), make(chan struct{})
+		f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+			inside <- struct{}{}
+			<-leave
+			return created(ctx, s)
+		}, func(o *Options) { o.MaxConcurrent = 100 })
+		pods := make([]string, prometheus.MaxAlerts)
+		for i := range pods {
+			pods[i] = "a"
+		}
+		// Each takes 3 MB of a tenth of the memory.
+		most := MinBodyMemory / 10 / (prometheus.MaxAlerts * heapPerAlert)
+		codes := make(chan int, 100)
+		send := func() {
+			answer, _ := f.post(t, prometheusPath, strings.Replace(alert(pods...), `"namespace":"demo",`, "", 1), nil)
+			codes <- answer.StatusCode
+		}
+		for range most + 2 {
+			go send()
+			synctest.Wait()
+		}
+		<-time.After(bodyPatience)
+		synctest.Wait()
+		if n := len(codes); n != 2 {
+			t.Errorf("%d groups were told to come back, want 2", n)
+		}
+		close(leave)
+		go func() {
+			for n := range inside {
+				_ = n // only so that nobody waits
+			}
+		}()
+		got := map[int]int{}
+		for range most + 2 {
+			got[<-codes]++
+		}
+		close(inside)
+		if got[503] != 2 || got[207] != most {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
 // countingReader counts what is read of it.
 type countingReader struct {
 	r io.Reader

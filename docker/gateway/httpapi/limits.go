@@ -34,11 +34,15 @@ const (
 
 	// heapPerRequest is what a request takes besides its body: its goroutines and
 	// buffers, and the objects that are read for it.
-	heapPerRequest = 32 << 10
+	heapPerRequest = 64 << 10
+
+	// heapPerAlert is what each alert of a group takes besides: its result and its part of
+	// the answer. An alert may be three bytes of the body.
+	heapPerAlert = 3 << 9
 
 	// MinBodyMemory is the least that bodies may take together: the largest one has to
-	// fit the larger lane.
-	MinBodyMemory = (MaxBodyBytes*heapPerByte + heapPerRequest) * 3 / 2
+	// fit its lane, which is half of it.
+	MinBodyMemory = (MaxBodyBytes*heapPerByte + heapPerRequest) * 2
 
 	// bodyPatience is how long a body waits until others have been worked off. Nothing
 	// of it is read meanwhile.
@@ -50,13 +54,18 @@ const (
 )
 
 // budget bounds the memory that bodies take together. It is taken before a body is read,
-// by what the body says of its length, in two lanes.
+// by what the body says of its length, in two lanes, and for a group once more when the
+// number of its alerts is known. Nobody who has that waits for anything else.
 type budget struct {
-	small, large *semaphore.Weighted
+	small, large, groups *semaphore.Weighted
 }
 
 func newBudget(bytes int64) *budget {
-	return &budget{small: semaphore.NewWeighted(bytes / 3), large: semaphore.NewWeighted(bytes - bytes/3)}
+	return &budget{
+		small:  semaphore.NewWeighted(bytes * 2 / 5),
+		large:  semaphore.NewWeighted(bytes / 2),
+		groups: semaphore.NewWeighted(bytes / 10),
+	}
 }
 
 // take waits for room for a body of that length; -1 is an unknown one, which may be the
@@ -65,11 +74,20 @@ func (b *budget) take(ctx context.Context, length int64) (free func(), err error
 	if length < 0 {
 		length = MaxBodyBytes
 	}
-	lane := b.large
-	if length <= smallBody {
-		lane = b.small
-	}
 	weight := length*heapPerByte + heapPerRequest
+	if length <= smallBody {
+		return wait(ctx, b.small, weight)
+	}
+	return wait(ctx, b.large, weight)
+}
+
+// takeGroup waits for room for the results of n alerts.
+func (b *budget) takeGroup(ctx context.Context, n int) (free func(), err error) {
+	return wait(ctx, b.groups, int64(n)*heapPerAlert)
+}
+
+// wait takes weight from a lane, for which it waits a moment.
+func wait(ctx context.Context, lane *semaphore.Weighted, weight int64) (free func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, bodyPatience)
 	defer cancel()
 	if err := lane.Acquire(ctx, weight); err != nil {

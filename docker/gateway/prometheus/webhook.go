@@ -29,7 +29,7 @@ const (
 	maxLabelBytes      = 4 << 10
 	maxAnnotationBytes = 256 << 10
 	// maxCommonBytes bounds the message without its alerts, which every request that is
-	// made of one of several alerts holds, ten at a time.
+	// made of one of several alerts holds, sixteen at a time.
 	maxCommonBytes = 128 << 10
 )
 

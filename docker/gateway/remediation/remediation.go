@@ -469,20 +469,20 @@ func (b *Book) refuses(ctx context.Context, err error) bool {
 	if !errors.As(err, &answer) {
 		return false
 	}
-	switch code := answer.Status().Code; {
-	case code == http.StatusForbidden:
+	code := answer.Status().Code
+	switch code {
+	case http.StatusForbidden:
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
 				Namespace: b.namespace, Verb: "create", Group: v1alpha1.GroupVersion.Group, Resource: "remediationrequests",
 			},
 		}}
 		return b.client.Create(ctx, review) == nil && review.Status.Allowed
-	case code == http.StatusUnauthorized, code == http.StatusNotFound, code == http.StatusRequestEntityTooLarge,
-		code == http.StatusUnprocessableEntity, code == http.StatusBadRequest, code == http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusRequestEntityTooLarge,
+		http.StatusUnprocessableEntity, http.StatusBadRequest, http.StatusTooManyRequests:
 		return false // told apart elsewhere
-	default:
-		return code >= http.StatusBadRequest && code < http.StatusInternalServerError
 	}
+	return code >= http.StatusBadRequest && code < http.StatusInternalServerError
 }
 
 // requestLabels are on all that a Book makes.

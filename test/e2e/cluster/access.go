@@ -55,9 +55,10 @@ func (c *Cluster) Token(ctx context.Context, account string, audiences ...string
 	return c.token(ctx, account, authenticationv1.TokenRequestSpec{Audiences: audiences})
 }
 
-// BoundToken is Token for one that ends with a Secret.
+// BoundToken requests a token for the services that ends with a Secret.
 func (c *Cluster) BoundToken(ctx context.Context, account string, to *corev1.Secret) (string, error) {
 	return c.token(ctx, account, authenticationv1.TokenRequestSpec{
+		Audiences:      Audiences(),
 		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: to.Name, UID: to.UID},
 	})
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -19,9 +20,12 @@ func (k Kind) Images(ctx context.Context, node string) ([]string, error) {
 }
 
 // Import streams one image archive into every given node at once. save writes the
-// archive; it is called once.
+// archive; it is called once. The error is that of every node that refused the archive, and
+// of save: which of them ended the others cannot be told from the order.
 func (k Kind) Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error {
+	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
+	failed := make([]error, len(nodes)+1)
 	writers := make([]io.Writer, len(nodes))
 	closers := make([]*io.PipeWriter, len(nodes))
 	for i, node := range nodes {
@@ -34,19 +38,25 @@ func (k Kind) Import(ctx context.Context, nodes []string, save func(context.Cont
 			})
 			if err != nil {
 				err = fmt.Errorf("node %s: %w", node, err)
+				failed[i] = err
 			}
 			r.CloseWithError(err) // a writer must not wait for a reader that is gone
 			return err
 		})
 	}
 	group.Go(func() error {
-		err := save(ctx, io.MultiWriter(writers...))
+		failed[len(nodes)] = save(ctx, io.MultiWriter(writers...))
 		for _, w := range closers {
-			w.CloseWithError(err)
+			w.CloseWithError(failed[len(nodes)])
 		}
-		return err
+		return failed[len(nodes)]
 	})
-	return group.Wait()
+	_ = group.Wait() // its error is among those kept
+	failed = slices.DeleteFunc(failed, func(err error) bool {
+		// What was told to end, because another failed, or was told the other's error.
+		return outer.Err() == nil && errors.Is(err, context.Canceled)
+	})
+	return errors.Join(failed...)
 }
 
 // PruneImages removes from a node the references of a repository that neither keep names

@@ -169,6 +169,25 @@ func TestImportNamesTheNodeThatFails(t *testing.T) {
 	}
 }
 
+func TestImportNamesTheNodeAndTheEngineThatFailed(t *testing.T) {
+	// The engine stops in the middle: both ends see it, and either may be first.
+	for range 20 {
+		runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+			_, _ = io.CopyN(io.Discard, cmd.Stdin, 1)
+			return errors.New("container is not running")
+		}}
+		err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1"}, func(_ context.Context, w io.Writer) error {
+			if _, err := io.WriteString(w, "xx"); err != nil {
+				return fmt.Errorf("podman save: %w", err)
+			}
+			return nil
+		})
+		if err == nil || !strings.Contains(err.Error(), "node n1: container is not running") {
+			t.Fatalf("got %v, want the node's error whoever was first", err)
+		}
+	}
+}
+
 func TestPortsReadWhatTheEngineMapped(t *testing.T) {
 	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
 		_, err := fmt.Fprintln(cmd.Stdout, "30080/tcp -> 127.0.0.1:41000\n30080/udp -> 127.0.0.1:41009\n6443/tcp -> 127.0.0.1:41001")

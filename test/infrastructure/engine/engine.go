@@ -125,7 +125,7 @@ func (e Engine) Tag(ctx context.Context, ref, as string) error {
 	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "tag", ref, as}})
 }
 
-// Save writes the images as one archive of a single platform to w.
+// Save writes the images as one archive to w, for the platforms that the store has of them.
 func (e Engine) Save(ctx context.Context, w io.Writer, refs ...string) error {
 	args := []string{e.Name, "save"}
 	if e.Name == "podman" {
@@ -151,23 +151,40 @@ func (e Engine) Remove(ctx context.Context, refs ...string) error {
 	return e.Runner.Run(ctx, command.Cmd{Args: append([]string{e.Name, "rmi"}, refs...)})
 }
 
-// Prune removes the references of a repository but for the newest keep and those in except,
-// and returns what it removed. An image that a container uses stays.
+// unloaded is how long an image may lie in the store before its checkout loads it: the node
+// image of that run may have to be compiled first. Every checkout of a machine shares the
+// store, and one that is busy must not take away what another has just built.
+const unloaded = 2 * time.Hour
+
+// Prune removes the references of a repository but for the newest keep, those in except and
+// those of the last two hours, and returns what it removed. An image that a container uses
+// stays.
 func (e Engine) Prune(ctx context.Context, repository string, keep int, except ...string) (removed []string, err error) {
 	out, err := command.Output(ctx, e.Runner, e.Name, "images", "--filter", "reference="+repository, "--format", "{{.CreatedAt}}\t{{.Repository}}:{{.Tag}}")
 	if err != nil {
 		return nil, err
 	}
-	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(out), "\n"), func(line string) bool {
+	type image struct {
+		created time.Time
+		ref     string
+	}
+	var images []image
+	for line := range strings.Lines(out) {
+		created, ref, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		// podman's filter takes a part of a name as well.
-		_, ref, _ := strings.Cut(line, "\t")
-		return !strings.HasPrefix(ref, repository+":") || strings.HasSuffix(ref, ":<none>")
-	})
-	slices.Sort(lines) // both engines begin a time with its year
-	slices.Reverse(lines)
-	for _, line := range lines[min(keep, len(lines)):] {
-		_, ref, _ := strings.Cut(line, "\t")
-		if slices.Contains(except, ref) {
+		if !strings.HasPrefix(ref, repository+":") || strings.HasSuffix(ref, ":<none>") {
+			continue
+		}
+		at, err := time.Parse("2006-01-02 15:04:05 -0700 MST", created)
+		if err != nil {
+			return nil, fmt.Errorf("%s: its age: %w", ref, err)
+		}
+		images = append(images, image{at, ref})
+	}
+	slices.SortFunc(images, func(a, b image) int { return b.created.Compare(a.created) })
+	for _, old := range images[min(keep, len(images)):] {
+		ref := old.ref
+		if slices.Contains(except, ref) || time.Since(old.created) < unloaded {
 			continue
 		}
 		switch err := e.Remove(ctx, ref); {
@@ -189,9 +206,9 @@ func inUse(err error) bool {
 }
 
 // PruneStages removes what builds have left of their first stages: images that no reference
-// names, with the label key=value.
+// names, with the label key=value, and older than two hours: a build may still be at work.
 func (e Engine) PruneStages(ctx context.Context, label string) error {
-	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "image", "prune", "--force", "--filter", "label=" + label}})
+	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "image", "prune", "--force", "--filter", "label=" + label, "--filter", "until=" + unloaded.String()}})
 }
 
 // RunPrivileged runs a program in a privileged container that is removed when it

@@ -33,6 +33,9 @@ func TestArguments(t *testing.T) {
 		{"docker saves", "docker",
 			func(ctx context.Context, e engine.Engine) error { return e.Save(ctx, io.Discard, "a:1") },
 			[]string{"docker", "save", "a:1"}},
+		{"old stages of ours are removed", "podman",
+			func(ctx context.Context, e engine.Engine) error { return e.PruneStages(ctx, "a=b") },
+			[]string{"podman", "image", "prune", "--force", "--filter", "label=a=b", "--filter", "until=2h0m0s"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			runner := &command.Recorder{}
@@ -165,22 +168,26 @@ func TestPullTellsARefusalFromSilence(t *testing.T) {
 
 func TestPruneKeepsTheNewestAndWhatIsUsed(t *testing.T) {
 	const own = "localhost/kubernaut-e2e/gateway"
+	ago := func(age time.Duration, ref string) string {
+		return time.Now().Add(-age).Format("2006-01-02 15:04:05 -0700 MST") + "\t" + ref + "\n"
+	}
+	const day = 24 * time.Hour
+	list := ago(4*day, own+":2") + ago(1*day, own+":5") + ago(5*day, own+":1") + ago(2*day, own+":4") + ago(3*day, own+":3") + ago(9*day, own+":ours") +
+		ago(9*day, own+"-base:1") + ago(9*day, own+":<none>")
 	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
 		switch {
 		case cmd.Args[1] == "images":
-			for _, line := range []string{
-				"2030-01-02 10:00:00 +0000 UTC\t" + own + ":2", "2030-01-05 10:00:00 +0000 UTC\t" + own + ":5", "2030-01-01 10:00:00 +0000 UTC\t" + own + ":1",
-				"2030-01-04 10:00:00 +0000 UTC\t" + own + ":4", "2030-01-03 10:00:00 +0000 UTC\t" + own + ":3", "2029-01-01 10:00:00 +0000 UTC\t" + own + ":ours",
-				"2029-01-01 10:00:00 +0000 UTC\t" + own + "-base:1", "2029-01-01 10:00:00 +0000 UTC\t" + own + ":<none>",
-			} {
-				io.WriteString(cmd.Stdout, line+"\n")
-			}
+			_, err := io.WriteString(cmd.Stdout, list)
+			return err
 		case slices.Contains(cmd.Args, own+":2"):
 			return &command.Error{ExitCode: 2, Stderr: "Error: image used by abc: image is in use by a container: consider listing external containers"}
 		}
 		return nil
 	}}
-	removed, err := engine.Engine{Name: "podman", Runner: runner}.Prune(t.Context(), own, 3, own+":ours")
+	prune := func() ([]string, error) {
+		return engine.Engine{Name: "podman", Runner: runner}.Prune(t.Context(), own, 3, own+":ours")
+	}
+	removed, err := prune()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,11 +199,16 @@ func TestPruneKeepsTheNewestAndWhatIsUsed(t *testing.T) {
 			t.Errorf("tried to remove %v", call)
 		}
 	}
+	// Four checkouts have just built theirs, and none has loaded it.
+	list = ago(time.Minute, own+":a") + ago(2*time.Minute, own+":b") + ago(3*time.Minute, own+":c") + ago(4*time.Minute, own+":d")
+	if removed, err := prune(); err != nil || len(removed) > 0 {
+		t.Errorf("removed %v (%v), which other checkouts are about to load", removed, err)
+	}
 	broken := &command.Recorder{Answer: func(cmd command.Cmd) error {
 		if cmd.Args[1] == "rmi" {
 			return errors.New("engine gone")
 		}
-		_, err := io.WriteString(cmd.Stdout, "2030-01-01 10:00:00 +0000 UTC\t"+own+":1\n")
+		_, err := io.WriteString(cmd.Stdout, ago(day, own+":1"))
 		return err
 	}}
 	if _, err := (engine.Engine{Name: "podman", Runner: broken}).Prune(t.Context(), own, 0); err == nil {
