@@ -65,8 +65,10 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 			return fmt.Errorf("%s: %w", e.relative(filepath.Join(source, "Dockerfile")), err)
 		}
 		step.Detail("%s", ref)
+		// Another run, or the build beside this one, may be removing the same: an image that
+		// was made is made.
 		if err := e.pruneImages(ctx, spec, ref); err != nil {
-			return err
+			fmt.Fprintf(timeline.Log(ctx), "old images stay: %v\n", err)
 		}
 	}
 	e.setRef(spec.Name, ref, false)

@@ -24,6 +24,15 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		// After the diagnostics, because it stops the pods.
 		err = errors.Join(err, e.CollectCoverage(ctx))
 	}
+	summarize := func() {
+		if summaryErr := e.summarize(err); summaryErr != nil {
+			e.Timeline.Say("summary: %v", summaryErr)
+		}
+	}
+	interrupted := ctx.Err() != nil
+	if interrupted {
+		summarize() // a cluster may take longer to go than there is time
+	}
 	keep := e.Keep == KeepAlways || e.Keep == KeepFailure && err != nil
 	fresh := context.WithoutCancel(ctx)
 	switch all, listErr := e.present(fresh); {
@@ -39,8 +48,8 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 			e.Timeline.Say("%v; run: %s", deleteErr, e.command("cluster:delete"))
 		}
 	}
-	if summaryErr := e.summarize(err); summaryErr != nil {
-		e.Timeline.Say("summary: %v", summaryErr)
+	if !interrupted {
+		summarize()
 	}
 	doc := e.Timeline.Document()
 	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Evidence))
