@@ -122,7 +122,7 @@ func (s Service) drain(failed <-chan error) error {
 		case now := <-timer.C:
 			var last time.Time
 			for _, server := range s.Servers {
-				if at := server.lastConnection(); at.After(last) {
+				if at := server.lastConnection(now); at.After(last) {
 					last = at
 				}
 			}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -197,6 +198,44 @@ func TestRunCutsRequestsThatDoNotEnd(t *testing.T) {
 	cancel()
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "api server: requests were cut") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// late is a listener that accepts nothing until it is told to, as one whose process gets no
+// processor time.
+type late struct {
+	*net.TCPListener
+	begin chan struct{}
+}
+
+func (l late) Accept() (net.Conn, error) {
+	<-l.begin
+	return l.TCPListener.Accept()
+}
+
+func TestConnectionsThatWaitToBeAcceptedAreServedBeforeTheEnd(t *testing.T) {
+	api := bind(t, "api", func(http.ResponseWriter, *http.Request) {})
+	begin := make(chan struct{})
+	api.listener = late{api.listener.(*net.TCPListener), begin}
+	ctx, cancel := context.WithCancel(t.Context())
+	const delay = 300 * time.Millisecond
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Service{Log: silent, NotReady: func() {}, Servers: []*Server{api}, DrainDelay: delay})
+	}()
+	conn, err := net.Dial("tcp", api.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	cancel()
+	time.AfterFunc(delay+100*time.Millisecond, func() { close(begin) }) // after the end of the delay
+	if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+		t.Errorf("the connection came before the end and got: %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -73,8 +76,36 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 // Addr returns the address that the server listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// lastConnection returns when the last connection came; 1970 if none has.
-func (s *Server) lastConnection() time.Time { return time.Unix(0, s.accepted.Load()) }
+// lastConnection returns when the last connection came, now if some are still to be
+// accepted; 1970 if none has.
+func (s *Server) lastConnection(now time.Time) time.Time {
+	if s.waiting() > 0 {
+		return now
+	}
+	return time.Unix(0, s.accepted.Load())
+}
+
+// waiting is how many connections have come that nobody has accepted yet, as on a machine
+// that is busy. Closing the listener would reset them: their callers see "connect: connection
+// reset by peer".
+func (s *Server) waiting() int {
+	listener, ok := s.listener.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := listener.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	waiting := 0
+	_ = raw.Control(func(fd uintptr) { // fails for a listener that is closed, where nothing waits
+		// Of a socket that listens the kernel tells here how many are in its accept queue.
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			waiting = int(info.Unacked)
+		}
+	})
+	return waiting
+}
 
 // Close gives the port of a server that was never run back.
 func (s *Server) Close() error {

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // view is what the watches show at one moment.
@@ -29,8 +31,8 @@ type view struct {
 type finding struct {
 	object   Ref
 	ready    bool
-	reason   string    // what the object lacks, in its own words
-	symptoms []symptom // what may be the cause, the gravest first
+	reason   string         // what the object lacks, in its own words
+	symptoms []kube.Symptom // what may be the cause, the gravest first
 }
 
 const (
@@ -71,9 +73,9 @@ func (v *view) look(ref Ref) finding {
 		return found
 	}
 	for _, pod := range pods {
-		found.symptoms = append(found.symptoms, podSymptoms(pod)...)
+		found.symptoms = append(found.symptoms, kube.PodSymptoms(pod)...)
 	}
-	slices.SortStableFunc(found.symptoms, func(a, b symptom) int { return cmp.Compare(a.weight(), b.weight()) })
+	slices.SortStableFunc(found.symptoms, func(a, b kube.Symptom) int { return cmp.Compare(a.Weight(), b.Weight()) })
 	return found
 }
 
@@ -88,10 +90,10 @@ func lookAtStatus(obj *unstructured.Unstructured) finding {
 		return found
 	}
 	if result.Status == status.FailedStatus {
-		failure := symptom{class: classFailed, reason: "failed", message: result.Message}
+		failure := kube.Symptom{Class: kube.ClassFailed, Reason: "failed", Message: result.Message}
 		for _, condition := range result.Conditions {
 			if condition.Reason == deadlineExceeded {
-				failure.reason, failure.message = deadlineExceeded, condition.Message
+				failure.Reason, failure.Message = deadlineExceeded, condition.Message
 			}
 		}
 		found.symptoms = append(found.symptoms, failure)
@@ -102,8 +104,8 @@ func lookAtStatus(obj *unstructured.Unstructured) finding {
 	}
 	for _, condition := range conditions.Status.Conditions {
 		if condition.Type == string(appsv1.DeploymentReplicaFailure) && condition.Status == corev1.ConditionTrue {
-			found.symptoms = append(found.symptoms, symptom{
-				class: classRefused, reason: condition.Reason, message: condition.Message, patience: refusedPatience,
+			found.symptoms = append(found.symptoms, kube.Symptom{
+				Class: kube.ClassRefused, Reason: condition.Reason, Message: condition.Message, Patience: kube.RefusedPatience,
 			})
 		}
 	}
@@ -121,7 +123,7 @@ func (v *view) notYet(obj *unstructured.Unstructured, pods []*corev1.Pod) string
 	if obj.GetKind() == "StatefulSet" { // an update may be meant for some of its pods only
 		pods = filter(v.pods, func(pod *corev1.Pod) bool { return metav1.IsControlledBy(pod, obj) })
 	}
-	ready := int64(len(filter(pods, isReady)))
+	ready := int64(len(filter(pods, kube.IsReady)))
 	if ready >= wanted {
 		return ""
 	}
@@ -163,11 +165,11 @@ func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
 		case batchv1.JobComplete:
 			return finding{ready: true}
 		case batchv1.JobFailed:
-			found.symptoms = append(found.symptoms, symptom{class: classFailed, reason: condition.Reason, message: condition.Message})
+			found.symptoms = append(found.symptoms, kube.Symptom{Class: kube.ClassFailed, Reason: condition.Reason, Message: condition.Message})
 		}
 	}
 	if len(found.symptoms) == 0 && job.Status.Failed >= finalJobFailures {
-		found.symptoms = append(found.symptoms, symptom{class: classFailed, reason: fmt.Sprintf("%d pods failed", job.Status.Failed)})
+		found.symptoms = append(found.symptoms, kube.Symptom{Class: kube.ClassFailed, Reason: fmt.Sprintf("%d pods failed", job.Status.Failed)})
 	}
 	return found
 }
@@ -206,7 +208,7 @@ func (v *view) serves(endpoint discoveryv1.Endpoint, namespace string, early boo
 		return true
 	}
 	return slices.ContainsFunc(v.pods, func(pod *corev1.Pod) bool {
-		return pod.Namespace == namespace && pod.UID == target.UID && (early || isReady(pod)) && slices.ContainsFunc(pod.Status.PodIPs, func(ip corev1.PodIP) bool {
+		return pod.Namespace == namespace && pod.UID == target.UID && (early || kube.IsReady(pod)) && slices.ContainsFunc(pod.Status.PodIPs, func(ip corev1.PodIP) bool {
 			return slices.Contains(endpoint.Addresses, ip.IP)
 		})
 	})
@@ -248,7 +250,7 @@ func lookAtPod(obj *unstructured.Unstructured) finding {
 	found := lookAtStatus(obj)
 	phase, _, _ := unstructured.NestedString(obj.Object, "status", "phase")
 	if phase == string(corev1.PodFailed) {
-		return finding{reason: "failed", symptoms: []symptom{{class: classFailed, reason: "failed"}}}
+		return finding{reason: "failed", symptoms: []kube.Symptom{{Class: kube.ClassFailed, Reason: "failed"}}}
 	}
 	// The pod's own symptoms say more, and have their own patience.
 	found.symptoms = nil

@@ -361,7 +361,7 @@ status: {observedGeneration: 2, desiredNumberScheduled: 1}
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
 			for _, symptom := range look(parse(t, test.object), v).symptoms {
-				got = append(got, symptom.pod)
+				got = append(got, symptom.Pod)
 			}
 			if len(got) != len(test.want) || len(got) > 0 && got[0] != test.want[0] {
 				t.Errorf("got %q, want %q", got, test.want)

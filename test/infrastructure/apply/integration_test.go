@@ -23,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // testConfig reaches the API server that all tests share.
@@ -562,8 +564,8 @@ func TestWaitEndsEarly(t *testing.T) {
 		if !errors.As(err, &notReady) || errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v, want a *NotReadyError before the deadline", err)
 		}
-		if took := time.Since(started); took < imagePatience || took > 10*time.Second {
-			t.Errorf("took %v, want a little more than %v", took, imagePatience)
+		if took := time.Since(started); took < kube.ImagePatience || took > 10*time.Second {
+			t.Errorf("took %v, want a little more than %v", took, kube.ImagePatience)
 		}
 		if got, want := notReady.Laggards[0].Reason, "Pod "+pod+": ErrImageNeverPull"; got != want {
 			t.Errorf("got %q, want %q", got, want)

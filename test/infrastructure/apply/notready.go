@@ -100,7 +100,7 @@ func (f finding) weight() time.Duration {
 	if len(f.symptoms) == 0 {
 		return math.MaxInt64
 	}
-	return f.symptoms[0].weight()
+	return f.symptoms[0].Weight()
 }
 
 func (f finding) headline() string {
@@ -109,7 +109,7 @@ func (f finding) headline() string {
 	}
 	text := f.symptoms[0].String()
 	// That an object failed says little without what its pods did.
-	if first := f.firstPod(); first > 0 && f.symptoms[0].pod == "" {
+	if first := f.firstPod(); first > 0 && f.symptoms[0].Pod == "" {
 		text += ": " + f.symptoms[first].String()
 	}
 	return text
@@ -117,7 +117,7 @@ func (f finding) headline() string {
 
 // firstPod is the index of the gravest symptom of a pod, -1 when no pod has any.
 func (f finding) firstPod() int {
-	return slices.IndexFunc(f.symptoms, func(s symptom) bool { return s.pod != "" })
+	return slices.IndexFunc(f.symptoms, func(s kube.Symptom) bool { return s.Pod != "" })
 }
 
 // explain completes a laggard with logs and events.
@@ -125,11 +125,11 @@ func (a *Applier) explain(ctx context.Context, found finding, laggard *Laggard) 
 	pods := map[string]bool{}
 	logs := 0
 	for i, symptom := range found.symptoms {
-		pods[symptom.pod] = true
+		pods[symptom.Pod] = true
 		if !strings.Contains(laggard.Reason, symptom.String()) {
 			laggard.Details = append(laggard.Details, symptom.String())
 		}
-		if symptom.container == "" || symptom.class == classImage || symptom.class == classConfig || logs == maxLogs {
+		if symptom.Container == "" || symptom.Class == kube.ClassImage || symptom.Class == kube.ClassConfig || logs == maxLogs {
 			continue
 		}
 		lines := a.logTail(ctx, found.object.Namespace, symptom)
@@ -140,7 +140,7 @@ func (a *Applier) explain(ctx context.Context, found finding, laggard *Laggard) 
 		if i == found.firstPod() {
 			laggard.Reason += ": " + lines[len(lines)-1]
 		}
-		laggard.Details = append(laggard.Details, fmt.Sprintf("log of %s/%s:", symptom.pod, symptom.container))
+		laggard.Details = append(laggard.Details, fmt.Sprintf("log of %s/%s:", symptom.Pod, symptom.Container))
 		for _, line := range lines {
 			laggard.Details = append(laggard.Details, "  "+line)
 		}
@@ -154,10 +154,10 @@ func (a *Applier) explain(ctx context.Context, found finding, laggard *Laggard) 
 
 // logTail returns the last lines of the log that explains a symptom, none when it
 // cannot be read.
-func (a *Applier) logTail(ctx context.Context, namespace string, symptom symptom) []string {
+func (a *Applier) logTail(ctx context.Context, namespace string, symptom kube.Symptom) []string {
 	// The log of the container before is gone when the node has cleaned up.
-	for _, previous := range slices.Compact([]bool{symptom.previous, false}) {
-		lines, err := kube.LogTail(ctx, a.client, namespace, symptom.pod, symptom.container, previous, logLines, logBytes)
+	for _, previous := range slices.Compact([]bool{symptom.Previous, false}) {
+		lines, err := kube.LogTail(ctx, a.client, namespace, symptom.Pod, symptom.Container, previous, logLines, logBytes)
 		if err != nil || len(lines) == 0 {
 			continue
 		}

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 func TestNotReadyErrorIsComplete(t *testing.T) {
@@ -34,7 +36,7 @@ func TestNotReadyErrorIsComplete(t *testing.T) {
 	service := Ref{GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Service"), Namespace: "apps", Name: "web"}
 	findings := []finding{
 		{object: service, reason: "no ready address"},
-		{object: web, symptoms: podSymptoms(pod(container(waiting(crashLoop), terminated(1), 2)))},
+		{object: web, symptoms: kube.PodSymptoms(pod(container(waiting(crashLoop), terminated(1), 2)))},
 	}
 
 	err := a.notReady(t.Context(), findings, 12400*time.Millisecond)

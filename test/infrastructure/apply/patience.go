@@ -3,6 +3,8 @@ package apply
 import (
 	"slices"
 	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // patience remembers how long symptoms have lasted, as seen by this process: times
@@ -24,27 +26,27 @@ func (p *patience) judge(findings []finding, now time.Time) (final bool, again t
 	coming := slices.ContainsFunc(findings, finding.comingUp)
 	for _, found := range findings {
 		for _, symptom := range found.symptoms {
-			key := found.object.String() + "/" + symptom.key()
+			key := found.object.String() + "/" + symptom.Key()
 			since[key] = now
 			if began, ok := p.since[key]; ok {
 				since[key] = began
 			}
 			// A Deployment keeps this condition from an earlier try until a pod is ready.
-			if symptom.reason == deadlineExceeded && (first || p.old[key]) {
+			if symptom.Reason == deadlineExceeded && (first || p.old[key]) {
 				old[key] = true
 				continue
 			}
 			excused[key] = p.excused[key]
 			if coming {
-				excused[key] = max(excused[key], symptom.restarts)
+				excused[key] = max(excused[key], symptom.Restarts)
 			}
-			if symptom.restarts-excused[key] >= finalCrashes {
+			if symptom.Restarts-excused[key] >= kube.FinalCrashes {
 				final = true
 			}
-			if symptom.patience == never {
+			if symptom.Patience == kube.Never {
 				continue
 			}
-			left := symptom.patience - now.Sub(since[key])
+			left := symptom.Patience - now.Sub(since[key])
 			if left <= 0 {
 				final = true
 			} else if again == 0 || left < again {
@@ -61,7 +63,7 @@ func (p *patience) judge(findings []finding, now time.Time) (final bool, again t
 func (f finding) comingUp() bool {
 	switch f.object.Kind {
 	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Pod":
-		return !slices.ContainsFunc(f.symptoms, func(s symptom) bool { return s.class != classWaiting })
+		return !slices.ContainsFunc(f.symptoms, func(s kube.Symptom) bool { return s.Class != kube.ClassWaiting })
 	}
 	return false
 }

@@ -7,6 +7,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // moment is what a pod looks like a while after the wait began.
@@ -26,7 +28,7 @@ func endsAt(moments []moment, limit time.Duration) time.Duration {
 		if i+1 < len(moments) {
 			until = moments[i+1].at
 		}
-		found := []finding{{object: Ref{Name: "web"}, symptoms: podSymptoms(pod(m.status))}}
+		found := []finding{{object: Ref{Name: "web"}, symptoms: kube.PodSymptoms(pod(m.status))}}
 		for at := m.at; ; {
 			final, again := p.judge(found, start.Add(at))
 			if final {
@@ -38,7 +40,7 @@ func endsAt(moments []moment, limit time.Duration) time.Duration {
 			at += again
 		}
 	}
-	return never
+	return kube.Never
 }
 
 func TestPatience(t *testing.T) {
@@ -54,15 +56,15 @@ func TestPatience(t *testing.T) {
 		moments []moment
 		want    time.Duration
 	}{
-		{"a slow start is waited for", []moment{{0, starting}, {9 * s, up}}, never},
-		{"an image that comes a moment late is waited for", []moment{{0, starting}, {1 * s, container(waiting("ErrImagePull"), none, 0)}, {2 * s, up}}, never},
+		{"a slow start is waited for", []moment{{0, starting}, {9 * s, up}}, kube.Never},
+		{"an image that comes a moment late is waited for", []moment{{0, starting}, {1 * s, container(waiting("ErrImagePull"), none, 0)}, {2 * s, up}}, kube.Never},
 		{"a missing image ends it after two seconds, though its reason alternates", []moment{
 			{1 * s, container(waiting("ErrImagePull"), none, 0)}, {2 * s, container(waiting("ImagePullBackOff"), none, 0)},
 		}, 3 * s},
-		{"crashes while a dependency comes up are survived", []moment{{1 * s, crash(0)}, {2 * s, crash(1)}, {3 * s, backOff(1)}, {13 * s, upAgain(2)}}, never},
+		{"crashes while a dependency comes up are survived", []moment{{1 * s, crash(0)}, {2 * s, crash(1)}, {3 * s, backOff(1)}, {13 * s, upAgain(2)}}, kube.Never},
 		{"the third crash ends it", []moment{{1 * s, crash(0)}, {2 * s, crash(1)}, {3 * s, backOff(1)}, {13 * s, upAgain(2)}, {14 * s, crash(2)}}, 14 * s},
 		{"a crash loop with long runs ends it before 20 seconds", []moment{{1 * s, crash(0)}, {2 * s, upAgain(1)}, {8 * s, crash(1)}, {9 * s, backOff(1)}}, 16 * s},
-		{"a node with room a moment later is waited for", []moment{{0, unschedulable}, {4 * s, starting}}, never},
+		{"a node with room a moment later is waited for", []moment{{0, unschedulable}, {4 * s, starting}}, kube.Never},
 		{"an unschedulable pod ends it", []moment{{0, unschedulable}}, 5 * s},
 		{"a crash loop from before the wait ends it at the next crash", []moment{{0, upAgain(5)}, {3 * s, crash(5)}}, 3 * s},
 	}
@@ -77,11 +79,11 @@ func TestPatience(t *testing.T) {
 
 func TestCrashesAreExcusedWhileWhatTheyMayNeedComesUp(t *testing.T) {
 	looping := func(restarts int32) finding {
-		return finding{object: Ref{GroupVersionKind: deployments, Name: "web"}, symptoms: podSymptoms(pod(container(waiting(crashLoop), terminated(1), restarts)))}
+		return finding{object: Ref{GroupVersionKind: deployments, Name: "web"}, symptoms: kube.PodSymptoms(pod(container(waiting(crashLoop), terminated(1), restarts)))}
 	}
-	store := finding{object: Ref{GroupVersionKind: deployments, Name: "store"}, symptoms: podSymptoms(pod(container(running, corev1.ContainerState{}, 0)))}
+	store := finding{object: Ref{GroupVersionKind: deployments, Name: "store"}, symptoms: kube.PodSymptoms(pod(container(running, corev1.ContainerState{}, 0)))}
 	service := finding{object: Ref{GroupVersionKind: schema.GroupVersionKind{Kind: "Service"}, Name: "web"}, reason: "no ready address"}
-	crashed := finding{object: Ref{GroupVersionKind: deployments, Name: "store"}, symptoms: podSymptoms(pod(container(waiting(crashLoop), terminated(1), 1)))}
+	crashed := finding{object: Ref{GroupVersionKind: deployments, Name: "store"}, symptoms: kube.PodSymptoms(pod(container(waiting(crashLoop), terminated(1), 1)))}
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 
 	t.Run("restarted each second, until the store is ready and after", func(t *testing.T) {
@@ -120,7 +122,7 @@ var unschedulable = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []cor
 }}
 
 func TestPatienceWithADeadlineFromAnEarlierTry(t *testing.T) {
-	exceeded := []finding{{object: Ref{Name: "web"}, symptoms: []symptom{{class: classFailed, reason: deadlineExceeded}}}}
+	exceeded := []finding{{object: Ref{Name: "web"}, symptoms: []kube.Symptom{{Class: kube.ClassFailed, Reason: deadlineExceeded}}}}
 	var p patience
 	if final, _ := p.judge(exceeded, time.Unix(0, 0)); final {
 		t.Error("ended at once, though the condition is older than the wait")

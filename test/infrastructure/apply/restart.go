@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // restart deletes the pods of a workload that a node holds back, so that they
@@ -52,8 +54,8 @@ func (a *Applier) heldBack(ctx context.Context, workload *unstructured.Unstructu
 	}
 	var held []corev1.Pod
 	for _, pod := range pods.Items {
-		for _, symptom := range podSymptoms(&pod) {
-			if symptom.held {
+		for _, symptom := range kube.PodSymptoms(&pod) {
+			if symptom.Held {
 				held = append(held, pod)
 				break
 			}

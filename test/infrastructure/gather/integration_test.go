@@ -74,7 +74,7 @@ func TestGatherFromAnAPIServer(t *testing.T) {
 		"objects/pods.yaml":               "name: web",
 		"objects/fleets.example.dev.yaml": "name: armada",
 		"objects/secrets.yaml":            "password: (12 characters)",
-		"summary.txt":                     "Pod/default/web: not ready (Pending)",
+		"summary.txt":                     "Pod/default/web: Pending",
 	} {
 		if got := read(t, dir, file); !strings.Contains(got, want) || strings.Contains(got, "managedFields") {
 			t.Errorf("%s: got %s, want it to hold %q", file, got, want)

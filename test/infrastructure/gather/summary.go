@@ -166,48 +166,38 @@ const (
 	rankRestarted
 )
 
-// harmless are the reasons to wait that every start goes through.
-var harmless = []string{"ContainerCreating", "PodInitializing"}
+// rankOf is how likely a symptom is the cause.
+func rankOf(symptom kube.Symptom) int {
+	switch symptom.Class {
+	case kube.ClassWaiting:
+		return rankWaiting
+	case kube.ClassUnscheduled:
+		return rankUnscheduled
+	}
+	return rankBroken
+}
 
 // examine says what is wrong with a pod, if something is.
 func examine(pod *corev1.Pod) (trouble, bool) {
 	found := trouble{rank: rankRestarted}
 	var parts []string
-	note := func(rank int, format string, args ...any) {
-		found.rank = min(found.rank, rank)
-		parts = append(parts, fmt.Sprintf(format, args...))
-	}
-	if pod.Status.Phase == corev1.PodFailed {
-		note(rankBroken, "Failed %s %s", pod.Status.Reason, pod.Status.Message)
-	}
-	ready := pod.Status.Phase == corev1.PodSucceeded
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
-			note(rankUnscheduled, "%s: %s", condition.Reason, condition.Message)
+	for _, symptom := range kube.PodSymptoms(pod) {
+		found.rank = min(found.rank, rankOf(symptom))
+		symptom.Pod = "" // it begins the line
+		text := kube.OneLine(symptom.String())
+		if symptom.Container != "" && !strings.HasPrefix(text, "container ") {
+			text = "container " + symptom.Container + ": " + text
 		}
-		ready = ready || condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue
-	}
-	if !ready && pod.DeletionTimestamp == nil {
-		note(rankWaiting, "not ready (%s)", cmp.Or(pod.Status.Phase, corev1.PodPending))
+		parts = append(parts, text)
 	}
 	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		last, waiting := status.LastTerminationState.Terminated, status.State.Waiting
-		if waiting != nil && !slices.Contains(harmless, waiting.Reason) {
-			note(rankBroken, "container %s: %s: %s", status.Name, waiting.Reason, waiting.Message)
-		}
-		if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
-			note(rankBroken, "container %s: exit %d %s %s", status.Name, ended.ExitCode, ended.Reason, ended.Message)
-		}
-		if last != nil {
-			note(rankRestarted, "container %s: restarted %d times, last after exit %d %s at %s", status.Name, status.RestartCount,
-				last.ExitCode, last.Reason, last.FinishedAt.UTC().Format("15:04:05"))
+		if last := status.LastTerminationState.Terminated; last != nil {
+			parts = append(parts, fmt.Sprintf("container %s: restarted %d times, last after exit %d %s at %s", status.Name, status.RestartCount,
+				last.ExitCode, last.Reason, last.FinishedAt.UTC().Format("15:04:05")))
 		}
 	}
 	if len(parts) == 0 {
 		return found, false
-	}
-	for i, part := range parts {
-		parts[i] = strings.TrimRight(kube.OneLine(part), ": ")
 	}
 	found.line = fmt.Sprintf("Pod/%s/%s: %s", pod.Namespace, pod.Name, strings.Join(parts, "; "))
 	found.logs = logsOf(pod)

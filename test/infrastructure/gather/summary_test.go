@@ -43,17 +43,17 @@ func TestExamine(t *testing.T) {
 		{"ready", corev1.PodStatus{Phase: corev1.PodRunning, Conditions: ready("True"), ContainerStatuses: containers(running, none, 0)}, "", 0},
 		{"done", corev1.PodStatus{Phase: corev1.PodSucceeded, Conditions: ready("False")}, "", 0},
 		{"starting", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: containers(waiting("ContainerCreating", ""), none, 0)},
-			"Pod/apps/p: not ready (Pending)", rankWaiting},
+			"Pod/apps/p: container main: ContainerCreating", rankWaiting},
 		{"image missing", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: containers(waiting("ErrImageNeverPull", "not present"), none, 0)},
-			"Pod/apps/p: not ready (Pending); container main: ErrImageNeverPull: not present", rankBroken},
+			"Pod/apps/p: container main: ErrImageNeverPull: not present", rankBroken},
 		{"crash loop", corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: containers(waiting("CrashLoopBackOff", ""), crashed, 4)},
-			"Pod/apps/p: not ready (Running); container main: CrashLoopBackOff; container main: restarted 4 times, last after exit 1 Error at 00:00:00", rankBroken},
+			"Pod/apps/p: container main: CrashLoopBackOff: exit 1; container main: restarted 4 times, last after exit 1 Error at 00:00:00", rankBroken},
 		{"well again", corev1.PodStatus{Phase: corev1.PodRunning, Conditions: ready("True"), ContainerStatuses: containers(running, crashed, 1)},
 			"Pod/apps/p: container main: restarted 1 times, last after exit 1 Error at 00:00:00", rankRestarted},
 		{"no room", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes"}}},
-			"Pod/apps/p: Unschedulable: 0/1 nodes; not ready (Pending)", rankUnscheduled},
+			"Pod/apps/p: Unschedulable: 0/1 nodes", rankUnscheduled},
 		{"evicted", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on disk"},
-			"Pod/apps/p: Failed Evicted low on disk; not ready (Failed)", rankBroken},
+			"Pod/apps/p: Evicted: low on disk", rankBroken},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -89,12 +89,12 @@ func TestSummary(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `Pods, the most likely cause first
-  Pod/apps/broken: not ready (Running); container main: CrashLoopBackOff; container main: restarted 2 times, last after exit 1 Error at 00:00:00
+  Pod/apps/broken: container main: CrashLoopBackOff: exit 1; container main: restarted 2 times, last after exit 1 Error at 00:00:00
     last lines of apps/broken/main.log:
       fake logs
     last lines of apps/broken/main.previous.log:
       fake logs
-  Pod/apps/a-waits: not ready (Pending)
+  Pod/apps/a-waits: Pending
 
 Nodes
   Node/n: DiskPressure is True: full
@@ -127,13 +127,13 @@ func TestSummaryBeginsWithWhatEndedTheRun(t *testing.T) {
 		{"while the system is well", corev1.PodStatus{Phase: corev1.PodRunning, Conditions: ready("True")}, `All 1 pods are well, but for 1 that a suite made.
 
 Pods that a suite made, perhaps to be like that
-  Pod/e2e-1-shop/waits: Unschedulable: 0/1 nodes; not ready (Pending)
+  Pod/e2e-1-shop/waits: Unschedulable: 0/1 nodes
 `},
 		{"while the system only waits", corev1.PodStatus{Phase: corev1.PodPending}, `Pods, the most likely cause first
-  Pod/apps/own: not ready (Pending)
+  Pod/apps/own: Pending
 
 Pods that a suite made, perhaps to be like that
-  Pod/e2e-1-shop/waits: Unschedulable: 0/1 nodes; not ready (Pending)
+  Pod/e2e-1-shop/waits: Unschedulable: 0/1 nodes
 `},
 	} {
 		t.Run(test.name, func(t *testing.T) {
