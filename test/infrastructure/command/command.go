@@ -1,6 +1,6 @@
 // Package command is the only door to other programs: an argument vector in, an
-// error that can be read on its own out. It never starts a shell and never
-// expands anything inside an argument.
+// error that can be read on its own out. No shell reads an argument, and nothing inside
+// of one is expanded. What is started ends with its context, and with this process.
 package command
 
 import (
@@ -65,7 +65,7 @@ func (e *Error) Error() string {
 	if e.ExitCode < 0 {
 		ended = fmt.Sprint(e.Err)
 	}
-	if e.Cause != nil {
+	if e.Cause != nil && e.Cause.Error() != ended { // which is all there is of one that was never started
 		ended = fmt.Sprintf("%v (%s)", e.Cause, ended)
 	}
 	fmt.Fprintf(&b, "%s: %s", Quote(e.Args), ended)

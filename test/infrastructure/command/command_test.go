@@ -77,6 +77,15 @@ func TestAProgramThatWasToldToEndSaysWhy(t *testing.T) {
 	}
 }
 
+func TestAProgramThatWasNotStartedSaysWhyOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := command.Local{}.Run(ctx, command.Cmd{Args: []string{"true"}})
+	if !errors.Is(err, context.Canceled) || err.Error() != "true: context canceled" {
+		t.Errorf("got %v", err)
+	}
+}
+
 // written is called when something is written.
 type written func()
 

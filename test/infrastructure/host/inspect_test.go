@@ -84,6 +84,8 @@ func TestInspect(t *testing.T) {
 			o.Labels = []string{"servers"}
 			f.left = map[string]string{"servers": "4711\n4712", Label: "815"}
 		}, check: "left over", level: Advice, found: "3 containers of tests", remedy: "podman rm --force --volumes 815 4711 4712"},
+		{name: "images of probes that were killed", change: func(f *fake, _ *Options) { f.left = map[string]string{"images": "12ab"} },
+			check: "left over", level: Advice, found: "1 images of probes", remedy: "podman rmi --force 12ab"},
 		{name: "folders of tests that were killed", change: func(f *fake, o *Options) {
 			o.Folders = []string{"e2e-servers-"}
 			if err := os.Mkdir(filepath.Join(f.temp, "e2e-servers-1"), 0o700); err != nil {

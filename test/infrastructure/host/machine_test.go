@@ -157,6 +157,8 @@ func (f *fake) answer(cmd command.Cmd) error {
 		return say(f.root)
 	case strings.Contains(line, " version "):
 		return say("4.3.1")
+	case strings.Contains(line, " images --quiet --filter label="+Label):
+		return say(f.left["images"])
 	case strings.Contains(line, " images "):
 		return say(f.images)
 	case strings.HasPrefix(line, "podman run") && f.podman != nil:

@@ -211,7 +211,10 @@ func (s *setup) releaseServices() error {
 	if err != nil || string(text) != policy {
 		return nil
 	}
-	return os.Remove(s.policyFile())
+	if err := os.Remove(s.policyFile()); err != nil {
+		return fmt.Errorf("%w; a setup that was killed left it, and it keeps services from starting; run: sudo rm /usr/sbin/policy-rc.d", err)
+	}
+	return nil
 }
 
 // install installs packages, or returns the command to run where it may not.

@@ -104,6 +104,11 @@ func (i *inspection) leftovers(ctx context.Context) Check {
 			containers = append(containers, strings.Fields(out)...)
 		}
 		list("containers of tests", containers, engine+" rm --force --volumes")
+		images, err := command.Output(ctx, i.Runner, engine, "images", "--quiet", "--filter", "label="+Label)
+		if err != nil {
+			return unknown(Check{Name: "left over"}, brief{err})
+		}
+		list("images of probes", strings.Fields(images), engine+" rmi --force")
 	}
 	for _, prefix := range i.Folders {
 		folders, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/magefile/mage/mage"
@@ -12,6 +13,11 @@ import (
 )
 
 func main() {
+	// Without either, Mage compiles into a folder where it does not look then.
+	if os.Getenv("HOME") == "" && os.Getenv("MAGEFILE_CACHE") == "" {
+		fmt.Fprintln(os.Stderr, "HOME is not set; set it, or MAGEFILE_CACHE to a folder for what mage compiles")
+		os.Exit(1)
+	}
 	stop := signals.PassOn()
 	code := mage.ParseAndRun(os.Stdout, os.Stderr, os.Stdin, os.Args[1:])
 	stop()
