@@ -24,6 +24,11 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		// After the diagnostics, because it stops the pods.
 		err = errors.Join(err, e.CollectCoverage(ctx))
 	}
+	// An interrupted run has five seconds in all: what tells of it comes first.
+	interrupted := ctx.Err() != nil
+	if interrupted {
+		e.tell(err)
+	}
 	keep := e.Keep == KeepAlways || e.Keep == KeepFailure && err != nil
 	fresh := context.WithoutCancel(ctx)
 	switch all, listErr := e.present(fresh); {
@@ -39,8 +44,8 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 			e.Timeline.Say("%v; run: %s", deleteErr, e.command("cluster:delete"))
 		}
 	}
-	if summaryErr := e.summarize(err); summaryErr != nil {
-		e.Timeline.Say("summary: %v", summaryErr)
+	if !interrupted {
+		e.tell(err)
 	}
 	doc := e.Timeline.Document()
 	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Evidence))
@@ -48,6 +53,13 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}
 	return nil
+}
+
+// tell writes the summary of a run.
+func (e *Environment) tell(outcome error) {
+	if err := e.summarize(outcome); err != nil {
+		e.Timeline.Say("summary: %v", err)
+	}
 }
 
 // Diagnose ends a run of single phases whose outcome is err: on a failure it

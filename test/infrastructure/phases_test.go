@@ -301,6 +301,81 @@ func TestAnUnchangedClusterIsUsedAgainAndAHalfMadeOneIsNot(t *testing.T) {
 	}
 }
 
+func TestWhatIsUnchangedIsNotCompiledAgain(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	put(t, r.plan.Root, "left/cmd/server/main.go", "package main\n")
+	compiled := func() bool {
+		t.Helper()
+		r.world.Forget()
+		if err := r.run(tested("first")); err != nil {
+			t.Fatal(err)
+		}
+		return r.world.Called("run go build") || r.world.Called("run go test")
+	}
+	if !compiled() || compiled() {
+		t.Error("the first run compiles and the second, of the same things, does not")
+	}
+	put(t, r.plan.Root, "left/cmd/server/main.go", "package main // changed\n")
+	if !compiled() || compiled() {
+		t.Error("a file was changed once, and compiled otherwise than once")
+	}
+	program := filepath.Join(r.plan.BuildFolder("bin"), "server")
+	if err := os.Remove(program); err != nil {
+		t.Fatal(err)
+	}
+	if !compiled() {
+		t.Error("a program that is gone was not compiled")
+	}
+	if err := os.WriteFile(program, []byte("damaged"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if !compiled() {
+		t.Error("a program that somebody changed was not compiled")
+	}
+}
+
+func TestADamagedRecordOfCoverageKeepsNoClusterFromBeingRemoved(t *testing.T) {
+	r := newRig(t, "E2E_COVERAGE=true", "E2E_KEEP=always")
+	put(t, r.plan.Root, filepath.Join(".e2e", r.plan.ClusterName, "coverage", "run.json"), "")
+	env := r.open()
+	if err := env.CollectCoverage(t.Context()); err == nil || !strings.Contains(err.Error(), "run.json") || !strings.Contains(err.Error(), "run the whole chain again") {
+		t.Errorf("got %v, want the damaged record and what to do", err)
+	}
+	if err := errors.Join(env.DeleteCluster(t.Context()), env.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnInterruptedRunIsSummedUpBeforeItsClusterIsRemoved(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=never")
+	r.plan.Goals = []infrastructure.Phase{deployed("left")}
+	env := r.open()
+	needed, err := r.plan.Needed(r.plan.Goals...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, phase := range needed {
+		if err := env.Do(t.Context(), phase); err != nil {
+			t.Fatal(err)
+		}
+	}
+	summary := filepath.Join(r.plan.Root, ".e2e", "last", "summary.md")
+	r.world.Fail = func(_ context.Context, call string) error {
+		if _, err := os.Stat(summary); err != nil && call == "delete" {
+			t.Errorf("got %v while the cluster is removed, for which five seconds may be too short", err)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := env.Finish(ctx, context.Canceled); err == nil || !r.world.Called("delete") {
+		t.Errorf("got %v and %v", err, r.world.Calls())
+	}
+	if err := env.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAClusterInAnotherEngineIsRemovedThere(t *testing.T) {
 	r := newRig(t, "E2E_KEEP=always")
 	if err := r.cluster().Made(checkout.Record{Engine: "docker"}); err != nil {
