@@ -23,5 +23,8 @@ func (Build) DataStorage(ctx context.Context) error { return kubernaut.Build(ctx
 // Infra obtains the images of PostgreSQL and Redis.
 func (Build) Infra(ctx context.Context) error { return kubernaut.Build(ctx, "postgres", "redis") }
 
+// Alertmanager obtains the image of Alertmanager, which the Gateway's suite sends by.
+func (Build) Alertmanager(ctx context.Context) error { return kubernaut.Build(ctx, "alertmanager") }
+
 // Node obtains the image of the cluster's nodes.
 func (Build) Node(ctx context.Context) error { return kubernaut.Build(ctx, "kind-node") }

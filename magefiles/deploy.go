@@ -20,5 +20,8 @@ func (Deploy) Migrations(ctx context.Context) error { return kubernaut.Deploy(ct
 // DataStorage deploys the DataStorage.
 func (Deploy) DataStorage(ctx context.Context) error { return kubernaut.Deploy(ctx, "datastorage") }
 
-// Gateway deploys the Gateway, and so everything.
+// Gateway deploys the Gateway, and so all that it needs.
 func (Deploy) Gateway(ctx context.Context) error { return kubernaut.Deploy(ctx, "gateway") }
+
+// Alertmanager deploys Alertmanager, configured to send to the Gateway.
+func (Deploy) Alertmanager(ctx context.Context) error { return kubernaut.Deploy(ctx, "alertmanager") }

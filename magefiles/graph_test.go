@@ -127,6 +127,8 @@ func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
 			after(one(t, env, "deploy", "migrations"), one(t, env, "load", "datastorage"))
 			after(one(t, env, "deploy", "datastorage"), one(t, env, "deploy", "migrations"))
 			after(one(t, env, "deploy", "gateway"), one(t, env, "load", "gateway"))
+			after(one(t, env, "deploy", "alertmanager"), one(t, env, "load", "alertmanager"))
+			after(one(t, env, "suite", "gateway"), one(t, env, "deploy", "alertmanager"))
 			after(one(t, env, "suite", "gateway"), one(t, env, "deploy", "gateway"))
 			after(one(t, env, "teardown", "cluster"), one(t, env, "suite", "gateway"))
 		})
@@ -207,7 +209,7 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 		t.Fatalf("got %v, want coverage to be missed and nothing else", err)
 	}
 	for _, env := range []*infrastructure.Environment{plain, covered} {
-		for phase, want := range map[string]int{"build": len(env.Images) + 2, "cluster": 1, "load": 4, "deploy": 5, "suite": 1, "teardown": 1} {
+		for phase, want := range map[string]int{"build": len(env.Images) + 2, "cluster": 1, "load": 5, "deploy": 6, "suite": 1, "teardown": 1} {
 			if got := len(steps(env, phase)); got != want {
 				t.Errorf("%s: got %d steps of phase %s, want %d", env.Variant, got, phase, want)
 			}

@@ -22,3 +22,6 @@ func (Load) DataStorage(ctx context.Context) error { return kubernaut.Load(ctx, 
 
 // Infra loads the images of PostgreSQL and Redis.
 func (Load) Infra(ctx context.Context) error { return kubernaut.Load(ctx, "postgres", "redis") }
+
+// Alertmanager loads the image of Alertmanager.
+func (Load) Alertmanager(ctx context.Context) error { return kubernaut.Load(ctx, "alertmanager") }

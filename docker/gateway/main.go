@@ -1,5 +1,5 @@
 // The gateway takes alerts and events from outside and makes one RemediationRequest
-// of each new problem.
+// of each new problem. "gateway explain" says what it would read out of a body.
 package main
 
 import (
@@ -18,6 +18,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "explain" {
+		os.Exit(app.Explain(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
+	}
 	file := flag.String("config", "/etc/gateway/config.yaml", "YAML configuration file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

@@ -294,9 +294,12 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 		Source: e.source(spec), Work: e.state.Build(spec.Name), Ref: built,
 		Label: image.Label + "=" + spec.Name, Status: step.Status,
 	}
-	if spec.Name == e.Node {
+	switch {
+	case spec.Name == e.Node:
 		err = bootstrap.Node(ctx, e.adapters.Runner, e.adapters.Engine, e.Root, job)
-	} else {
+	case e.fromModule(spec):
+		err = bootstrap.Module(ctx, e.adapters.Runner, e.adapters.Engine, job)
+	default:
 		err = bootstrap.Packages(ctx, e.adapters.Runner, e.adapters.Engine, job)
 	}
 	if err != nil {
@@ -316,11 +319,21 @@ func (p *Plan) builtRef(spec ImageSpec) (string, error) {
 		Text("platform", platform).
 		Text("suite", bootstrap.Suite).
 		Dir(os.DirFS(p.source(spec)), ".")
-	if spec.Name == p.Node {
+	switch {
+	case spec.Name == p.Node:
 		// Its programs are compiled here, and some of its files are the kind library's.
 		inputs.Text("go", runtime.Version()).Text("kind", p.KindVersion)
+	case p.fromModule(spec):
+		inputs.Text("go", runtime.Version())
 	}
 	return image.Image{Name: spec.Name, Inputs: inputs}.Ref(), inputs.Err()
+}
+
+// fromModule reports whether an image's program is compiled from a Go module where it
+// cannot be pulled; others are made of Debian's packages.
+func (p *Plan) fromModule(spec ImageSpec) bool {
+	_, err := os.Stat(filepath.Join(p.source(spec), bootstrap.ModuleFile))
+	return err == nil
 }
 
 // source is the folder with an image's Dockerfile.

@@ -75,6 +75,7 @@ func Kubernaut() Catalog {
 			{Name: "kind-node", Pull: "docker.io/" + defaults.Image},
 			{Name: "postgres", Pull: "docker.io/library/postgres:17.6"},
 			{Name: "redis", Pull: "docker.io/library/redis:8.2"},
+			{Name: "alertmanager", Pull: "quay.io/prometheus/alertmanager:v0.35.0"},
 		},
 		Components: []Component{
 			{Name: "cluster"},
@@ -82,16 +83,17 @@ func Kubernaut() Catalog {
 			{Name: "migrations", After: []string{"infra"}},
 			{Name: "datastorage", After: []string{"migrations"}},
 			{Name: "gateway", After: []string{"datastorage"}},
+			{Name: "alertmanager"},
 		},
 		Suites: []Suite{
 			{Name: "datastorage", Needs: []string{"datastorage"}},
 			// Last: at its end hundreds of namespaces are deleted, which the cluster is busy
 			// with for a while.
-			{Name: "gateway", Needs: []string{"gateway"}},
+			{Name: "gateway", Needs: []string{"gateway", "alertmanager"}},
 		},
 		Programs: []Program{
-			{Name: "bench", Package: "./test/bench/cmd", Needs: []string{"gateway"}},
-			{Name: "mutants", Package: "./test/mutants/cmd", Needs: []string{"gateway"}, Suites: []string{"gateway", "datastorage"}},
+			{Name: "bench", Package: "./test/bench/cmd", Needs: []string{"gateway", "alertmanager"}},
+			{Name: "mutants", Package: "./test/mutants/cmd", Needs: []string{"gateway", "alertmanager"}, Suites: []string{"gateway", "datastorage"}},
 		},
 	}
 }

@@ -37,7 +37,7 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 		{BuildImage, "kind-node"}:         "",
 		{CompileSuite, "gateway"}:         "",
 		{BuildImage, "gateway"}:           "build/compile",
-		{CreateCluster, ""}:               "build/datastorage build/gateway build/kind-node build/postgres build/redis",
+		{CreateCluster, ""}:               "build/alertmanager build/datastorage build/gateway build/kind-node build/postgres build/redis",
 		{DeployComponent, "cluster"}:      "cluster/create",
 		{LoadImage, "postgres"}:           "deploy/cluster",
 		{LoadImage, "gateway"}:            "load/postgres load/redis",
@@ -47,8 +47,8 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 		{DeployComponent, "datastorage"}:  "deploy/cluster deploy/migrations load/datastorage",
 		{DeployComponent, "gateway"}:      "deploy/cluster deploy/datastorage load/gateway",
 		{RunSuite, "datastorage"}:         "build/suite-datastorage deploy/datastorage",
-		{RunSuite, "gateway"}:             "build/suite-gateway deploy/gateway",
-		{RunProgram, "mutants"}:           "build/program-mutants build/suite-datastorage build/suite-gateway deploy/gateway",
+		{RunSuite, "gateway"}:             "build/suite-gateway deploy/alertmanager deploy/gateway",
+		{RunProgram, "mutants"}:           "build/program-mutants build/suite-datastorage build/suite-gateway deploy/alertmanager deploy/gateway",
 		{LoadImage, "kind-node"}:          "", // the node is made of it
 		{DeployComponent, "not-there-at"}: "",
 	} {
@@ -116,7 +116,7 @@ func TestACatalogThatContradictsItselfIsRefused(t *testing.T) {
 		"a cycle": {func(c *Catalog) { c.Components[1].After = []string{"gateway"} }, "components infra, gateway, datastorage, migrations, infra: each comes after the next"},
 		"itself":  {func(c *Catalog) { c.Components[1].After = []string{"infra"} }, "components infra, infra: each comes after the next"},
 		"an unknown component": {func(c *Catalog) { c.Components[2].After = []string{"infr"} },
-			`component migrations comes after "infr", which is not in the catalog; there are: cluster, datastorage, gateway, infra, migrations`},
+			`component migrations comes after "infr", which is not in the catalog; there are: alertmanager, cluster, datastorage, gateway, infra, migrations`},
 		"an unknown need":  {func(c *Catalog) { c.Suites[0].Needs = []string{"x"} }, `suite datastorage needs "x", which is not in the catalog`},
 		"an unknown suite": {func(c *Catalog) { c.Programs[0].Suites = []string{"x"} }, `program bench runs the suite "x"`},
 		"no node":          {func(c *Catalog) { c.Node = "" }, `the cluster has nodes of image "", which is not in the catalog`},

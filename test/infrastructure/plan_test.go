@@ -122,6 +122,24 @@ func TestNodeImageHasTheMinorVersionOfTheKindLibrary(t *testing.T) {
 	}
 }
 
+func TestImageFromAModuleIsTheVersionThatIsPulled(t *testing.T) {
+	for _, spec := range infrastructure.Kubernaut().Images {
+		if spec.Name != "alertmanager" {
+			continue
+		}
+		data, err := os.ReadFile("../../docker/alertmanager/go.mod")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, tag, _ := strings.Cut(spec.Pull, ":")
+		if want := "require github.com/prometheus/alertmanager " + tag + "\n"; !strings.Contains(string(data), want) {
+			t.Errorf("the catalog pulls %s, docker/alertmanager builds another: want %q", spec.Pull, want)
+		}
+		return
+	}
+	t.Error("the catalog has no Alertmanager")
+}
+
 // checkedOut makes a checkout with one component whose manifests are given.
 func checkedOut(t *testing.T, manifest string) (string, infrastructure.Catalog) {
 	t.Helper()

@@ -35,6 +35,8 @@ import (
 	datastorage "kubernaut.ai/e2e/docker/datastorage/api/client"
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
 	"kubernaut.ai/e2e/docker/gateway/kubetest"
+	"kubernaut.ai/e2e/docker/gateway/resource"
+	"kubernaut.ai/e2e/docker/gateway/signal"
 )
 
 const gatewayNamespace = "kubernaut-system"
@@ -236,16 +238,18 @@ func (b *safeBuffer) String() string {
 func start(t *testing.T, store *storage) *gateway {
 	t.Helper()
 	p := newProxy(t)
-	file := t.TempDir() + "/token"
-	if err := os.WriteFile(file, []byte(token(t, gatewayNamespace, "gateway")), 0o600); err != nil {
-		t.Fatal(err)
+	file, storageFile := t.TempDir()+"/token", t.TempDir()+"/token"
+	for file, text := range map[string]string{file: token(t, gatewayNamespace, "gateway"), storageFile: token(t, gatewayNamespace, "gateway", "data-storage-service")} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	log := &safeBuffer{}
 	a, err := New(Options{
 		ConfigFile: write(t, fmt.Sprintf(`
 server: {listenAddr: '127.0.0.1:0', healthAddr: '127.0.0.1:0', metricsAddr: '127.0.0.1:0', maxConcurrentRequests: 1000, drainDelay: 300ms}
-datastorage: {url: %s, buffer: {flushInterval: 50ms}}
-`, store.URL)),
+datastorage: {url: %s, tokenFile: %s, buffer: {flushInterval: 50ms, dir: %s}}
+`, store.URL, storageFile, t.TempDir())),
 		Namespace: gatewayNamespace, Pod: "gateway-" + uuid.NewString()[:4], Log: log,
 		Cluster: &rest.Config{
 			Host: "https://" + p.addr, BearerTokenFile: file,
@@ -322,7 +326,7 @@ func newWorld(t *testing.T, labels map[string]string) *world {
 	w := &world{client: c, namespace: kubetest.Namespace(t, c, labels), account: fmt.Sprint("sender-", senders.Add(1))}
 	w.create(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: w.account}})
 	w.deployment(t, "web")
-	w.token = token(t, w.namespace, w.account)
+	w.token = token(t, w.namespace, w.account, "gateway-service")
 	return w
 }
 
@@ -373,7 +377,7 @@ type answer struct {
 		Fingerprint            string
 		RemediationRequestName string
 		Metadata               struct{ Count int64 }
-		Rejection              struct{ Action string }
+		Rejection              struct{ Reason, Resource, Action string }
 		Type, Detail           string
 	}
 }
@@ -382,7 +386,12 @@ type answer struct {
 // it from getting an answer.
 func (w *world) send(ctx context.Context, g *gateway, deployment, token string) (answer, error) {
 	body := fmt.Sprintf(`{"alerts":[{"labels":{"alertname":"A","severity":"critical","namespace":%q,"deployment":%q},"startsAt":"2026-03-01T11:00:00Z"}]}`, w.namespace, deployment)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.APIAddr()+"/api/v1/signals/prometheus", strings.NewReader(body))
+	return w.post(ctx, g, "/api/v1/signals/prometheus", body, token)
+}
+
+// post sends any body to a path. It reports only what kept it from getting an answer.
+func (w *world) post(ctx context.Context, g *gateway, path, body, token string) (answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.APIAddr()+path, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
@@ -496,6 +505,7 @@ func TestWhoMaySend(t *testing.T) {
 	}{
 		"nobody":           {"", http.StatusUnauthorized},
 		"a broken token":   {"abc", http.StatusUnauthorized},
+		"for the cluster":  {token(t, w.namespace, w.account), http.StatusUnauthorized},
 		"another audience": {token(t, w.namespace, w.account, "somebody-else"), http.StatusUnauthorized},
 		"not allowed":      {w.token, http.StatusForbidden},
 	} {
@@ -522,8 +532,53 @@ func TestOptingIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.must(t, g, "web", http.StatusCreated) // at once: the cache does not know yet
-	if got := w.must(t, g, "none", http.StatusBadRequest); !strings.Contains(got.Body.Detail, "Deployment/"+w.namespace+"/none: not found") {
+	if got := w.must(t, g, "none", http.StatusOK); got.Body.Rejection.Reason != "resource_not_found" || got.Body.Rejection.Resource != "Deployment/"+w.namespace+"/none" {
 		t.Errorf("got %+v", got.Body)
+	}
+}
+
+// TestKindsOfTheCluster sends events about kinds that the Gateway asks the API server
+// for, with the permissions of the manifests.
+func TestKindsOfTheCluster(t *testing.T) {
+	g, w := start(t, newStorage(t)), managed(t)
+	event := func(kind, apiVersion, name string) answer {
+		body := fmt.Sprintf(`{"type":"Warning","reason":"R","lastTimestamp":%q,"involvedObject":{"apiVersion":%q,"kind":%q,"namespace":%q,"name":%q}}`,
+			time.Now().UTC().Format(time.RFC3339), apiVersion, kind, w.namespace, name)
+		got, err := w.post(t.Context(), g, "/api/v1/signals/kubernetes-event", body, w.token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	got := event("Role", "rbac.authorization.k8s.io/v1", "reader")
+	want := signal.Fingerprint("", resource.Ref{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "Role", Namespace: w.namespace, Name: "reader"})
+	if got.Code != http.StatusCreated || got.Body.Fingerprint != want {
+		t.Errorf("a kind with a namespace that may not be read: got %d %+v", got.Code, got.Body)
+	}
+	if rr := w.request(t, got.Body.RemediationRequestName); rr.Spec.TargetResource.APIVersion != "rbac.authorization.k8s.io/v1" || rr.Spec.TargetReason == "" {
+		t.Errorf("got %+v", rr.Spec)
+	}
+	if got := event("ClusterRole", "rbac.authorization.k8s.io/v1", "reader"); got.Code != http.StatusOK || got.Body.Rejection.Resource != "ClusterRole/reader" {
+		t.Errorf("one without: got %d %+v", got.Code, got.Body)
+	}
+	for _, kind := range []string{"Dragon of example.org/v1", "Role of rbac.authorization.k8s.io/v9", "Pod of v9"} {
+		name, apiVersion, _ := strings.Cut(kind, " of ")
+		if got := event(name, apiVersion, "x"); kind != "Pod of v9" && (got.Code != http.StatusBadRequest || !strings.Contains(got.Body.Detail, kind)) ||
+			kind == "Pod of v9" && got.Body.Rejection.Reason != "resource_not_found" {
+			t.Errorf("%s: got %d %+v", kind, got.Code, got.Body)
+		}
+	}
+	// Who lets the Gateway read a kind lets it see that an object is gone, or has opted out.
+	w.create(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: w.account}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get"}}}})
+	w.create(t, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "reads"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: w.account},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: gatewayNamespace, Name: "gateway"}},
+	})
+	w.create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "out", Labels: map[string]string{"kubernaut.ai/managed": "false"}}})
+	eventually(t, "the permission", func() bool { return event("ConfigMap", "v1", "gone").Body.Rejection.Reason == "resource_not_found" })
+	if got := event("ConfigMap", "v1", "out"); got.Body.Rejection.Reason != "unmanaged_resource" {
+		t.Errorf("got %d %+v", got.Code, got.Body)
 	}
 }
 

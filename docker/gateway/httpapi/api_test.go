@@ -14,7 +14,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-chi/cors"
@@ -22,14 +24,18 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"kubernaut.ai/e2e/docker/gateway/coalesce"
 	"kubernaut.ai/e2e/docker/gateway/intake"
 	"kubernaut.ai/e2e/docker/gateway/kube"
+	"kubernaut.ai/e2e/docker/gateway/kubernetesevent"
 	"kubernaut.ai/e2e/docker/gateway/metrics"
 	"kubernaut.ai/e2e/docker/gateway/owner"
+	"kubernaut.ai/e2e/docker/gateway/prometheus"
 	"kubernaut.ai/e2e/docker/gateway/remediation"
 	"kubernaut.ai/e2e/docker/gateway/resource"
 	"kubernaut.ai/e2e/docker/gateway/scope"
 	"kubernaut.ai/e2e/docker/gateway/signal"
+	"kubernaut.ai/e2e/docker/gateway/target"
 	"kubernaut.ai/e2e/docker/internal/problem"
 )
 
@@ -59,8 +65,11 @@ func newAPI(take taker, change func(*Options)) *fixture {
 	f := &fixture{metrics: metrics.New(), log: &bytes.Buffer{}}
 	opts := Options{
 		Log: slog.New(slog.NewJSONHandler(f.log, nil)), Metrics: f.metrics, Intake: take,
+		Alerts:        &prometheus.Parser{Targets: target.New(target.DefaultRules()), Clusters: target.Clusters{Here: []string{"here"}, Taken: []string{"east"}}},
+		Events:        &kubernetesevent.Parser{Clusters: target.DefaultClusters()},
 		Authenticate:  func(next http.Handler) http.Handler { return next },
-		MaxConcurrent: 10, Timeout: 15 * time.Second, Now: func() time.Time { return now },
+		MaxConcurrent: 10, BodyMemory: MinBodyMemory, Memory: intake.NewMemory(),
+		Timeout: 15 * time.Second, Now: func() time.Time { return now },
 	}
 	if change != nil {
 		change(&opts)
@@ -148,7 +157,11 @@ func TestSingleAnswers(t *testing.T) {
 				f := newAPI(func(context.Context, signal.Signal) (intake.Receipt, error) { return c.receipt, nil }, nil)
 				w := httptest.NewRecorder()
 				f.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader(body)))
-				if w.Code != c.status || w.Body.String() != c.want || w.Header().Get("Content-Type") != "application/json" {
+				why := `,"targetReason":"application/pod: pod names the Pod"`
+				if path == eventPath {
+					why = `,"targetReason":"event/involvedObject: the event is about it"`
+				}
+				if w.Code != c.status || strings.Replace(w.Body.String(), why, "", 1) != c.want || !strings.Contains(w.Body.String(), why) || w.Header().Get("Content-Type") != "application/json" {
 					t.Errorf("got %d %s\nwant %d %s", w.Code, w.Body, c.status, c.want)
 				}
 			})
@@ -181,7 +194,7 @@ func TestErrors(t *testing.T) {
 		slug   string
 		retry  string
 	}{
-		"an object that is not there": {&owner.NotFoundError{Ref: resource.Ref{Kind: "Pod", Namespace: "demo", Name: "web-1"}}, 400, "resource-not-found", ""},
+		"a kind that is not there":    {&owner.UnknownKindError{Ref: resource.Ref{Kind: "Dragon", APIVersion: "x.io/v1"}}, 400, "invalid-signal", ""},
 		"trouble with the API server": {fmt.Errorf("list: %w", gone(false)), 503, "api-server-unavailable", "3"},
 		"the circuit is open":         {gone(true), 503, "circuit-open", "5"},
 		"an ended deadline":           {fmt.Errorf("get: %w", context.DeadlineExceeded), 504, "timeout", "1"},
@@ -224,7 +237,7 @@ func TestRefusals(t *testing.T) {
 		"accepted without a type":      {prometheusPath, alert("web-1"), http.Header{"Content-Type": nil}, 201, "", ""},
 		"accepted with a charset":      {prometheusPath, alert("web-1"), header("Content-Type", "application/json; charset=utf-8"), 201, "", ""},
 		"a body of the largest size":   {prometheusPath, limit, nil, 201, "", ""},
-		"one byte more":                {prometheusPath, limit + " ", nil, 413, "payload-too-large", "262144 bytes"},
+		"one byte more":                {prometheusPath, limit + " ", nil, 413, "payload-too-large", "2097152 bytes; set max_alerts: 1000"},
 		"another type":                 {prometheusPath, alert("web-1"), header("Content-Type", "text/plain"), 415, "unsupported-media-type", "application/json"},
 		"no type at all":               {prometheusPath, alert("web-1"), header("Content-Type", ";"), 415, "unsupported-media-type", ""},
 		"compressed":                   {prometheusPath, alert("web-1"), header("Content-Encoding", "gzip"), 415, "unsupported-media-type", "compressed"},
@@ -233,7 +246,9 @@ func TestRefusals(t *testing.T) {
 		"a key twice":                  {eventPath, `{"type":"Warning","type":"Normal"}`, nil, 400, "malformed-body", `"type" written twice`},
 		"deeply nested":                {eventPath, strings.Repeat("[", 20_000), nil, 400, "malformed-body", "nested deeper"},
 		"a normal event":               {eventPath, strings.Replace(event, "Warning", "Normal", 1), nil, 400, "invalid-signal", "type: must be"},
-		"no target":                    {prometheusPath, strings.Replace(alert("x"), `"pod"`, `"job"`, 1), nil, 400, "invalid-signal", "names a Kubernetes object"},
+		"no object":                    {prometheusPath, strings.Replace(alert("x"), `"pod"`, `"job"`, 1), nil, 200, "", ""},
+		"too many alerts":              {prometheusPath, `{"alerts":[` + strings.Repeat("{},", 2000) + `{}]}`, nil, 400, "invalid-signal", "set max_alerts of the webhook to 2000 or less"},
+		"one alert ahead of its time":  {prometheusPath, strings.Replace(alert("web-1"), "T11:00", "T12:03", 1), nil, 400, "outside-replay-window", "alerts[0].startsAt: more than 2m0s in the future"},
 		"a time in the window":         {prometheusPath, undated, stamp(-5 * time.Minute), 201, "", ""},
 		"a time at its other end":      {prometheusPath, undated, stamp(2 * time.Minute), 201, "", ""},
 		"a time too old":               {prometheusPath, alert("web-1"), stamp(-5*time.Minute - time.Second), 400, "outside-replay-window", "X-Timestamp: older"},
@@ -244,7 +259,7 @@ func TestRefusals(t *testing.T) {
 		"an empty time":                {eventPath, event, header("X-Timestamp", ""), 400, "outside-replay-window", "Unix seconds"},
 		"two times":                    {eventPath, event, http.Header{"X-Timestamp": {"1772366400", "1772366400"}}, 400, "outside-replay-window", ""},
 		"a time beyond every duration": {eventPath, event, header("X-Timestamp", "9223372036854775807"), 400, "outside-replay-window", "in the future"},
-		"no time":                      {prometheusPath, undated, nil, 400, "outside-replay-window", "startsAt: required"},
+		"no time":                      {prometheusPath, undated, nil, 400, "outside-replay-window", "alerts[0].startsAt: required"},
 		"an old event":                 {eventPath, strings.Replace(event, "11:59", "11:50", 1), nil, 400, "outside-replay-window", "lastTimestamp: older"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -326,7 +341,7 @@ func TestSeveralAlerts(t *testing.T) {
 	if answer.StatusCode != http.StatusMultiStatus {
 		t.Fatalf("got %d %v", answer.StatusCode, doc)
 	}
-	want := map[string]any{"total": 6.0, "created": 1.0, "deduplicated": 1.0, "rejected": 1.0, "failed": 2.0}
+	want := map[string]any{"total": 6.0, "created": 1.0, "deduplicated": 1.0, "rejected": 2.0, "failed": 1.0}
 	if got := doc["summary"].(map[string]any); !maps.Equal(got, want) {
 		t.Errorf("got summary %v, want %v", got, want)
 	}
@@ -334,11 +349,11 @@ func TestSeveralAlerts(t *testing.T) {
 	for _, result := range doc["results"].([]any) {
 		statuses = append(statuses, result.(map[string]any)["status"].(string))
 	}
-	if want := []string{"created", "duplicate", "rejected", "failed", "resolved", "failed"}; !slices.Equal(statuses, want) {
+	if want := []string{"created", "duplicate", "rejected", "rejected", "resolved", "failed"}; !slices.Equal(statuses, want) {
 		t.Errorf("got %v, want %v", statuses, want)
 	}
 	gone := doc["results"].([]any)[3].(map[string]any)
-	if gone["error"] != "Pod/demo/gone: not found" || gone["message"] == "" {
+	if gone["message"] != "Pod/demo/gone: not found" || gone["reason"] != "resource_not_found" || gone["error"] != nil {
 		t.Errorf("got %v", gone)
 	}
 	text := f.scrape(t)
@@ -346,6 +361,80 @@ func TestSeveralAlerts(t *testing.T) {
 		if !strings.Contains(text, line) {
 			t.Errorf("no %s", line)
 		}
+	}
+}
+
+func TestWhatNothingIsMadeOf(t *testing.T) {
+	gone := func(_ context.Context, s signal.Signal) (intake.Receipt, error) {
+		return intake.Receipt{}, &owner.NotFoundError{Ref: s.Target}
+	}
+	for name, c := range map[string]struct {
+		path, body string
+		take       taker
+		reason     string
+		message    string
+		resource   any
+	}{
+		"an alert about no object":      {prometheusPath, strings.Replace(alert("x"), `"pod"`, `"job"`, 1), created, "no_kubernetes_object", "nothing to act on: no label names a Kubernetes object", nil},
+		"an alert of a foreign cluster": {prometheusPath, strings.Replace(alert("x"), `"pod"`, `"cluster":"west","pod"`, 1), created, "foreign_cluster", `cluster "west" is not one`, nil},
+		"an alert about what is gone":   {prometheusPath, alert("web-1"), gone, "resource_not_found", "Pod/demo/web-1: not found", "Pod/demo/web-1"},
+		"an event about what is gone":   {eventPath, event, gone, "resource_not_found", "Pod/demo/web-1: not found", "Pod/demo/web-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newAPI(c.take, nil)
+			answer, doc := f.post(t, c.path, c.body, nil)
+			rejection, _ := doc["rejection"].(map[string]any)
+			if answer.StatusCode != 200 || doc["status"] != "rejected" || rejection["reason"] != c.reason || rejection["resource"] != c.resource ||
+				!strings.Contains(fmt.Sprint(rejection["message"]), c.message) || doc["message"] != rejection["message"] {
+				t.Errorf("got %d %v", answer.StatusCode, doc)
+			}
+			if text := f.scrape(t); !strings.Contains(text, `gateway_signals_rejected_total{reason="`+c.reason+`"} 1`) {
+				t.Error("it is not counted")
+			}
+		})
+	}
+}
+
+func TestAlertsThatTheSenderHasLeftOut(t *testing.T) {
+	f := newAPI(created, nil)
+	for _, pods := range [][]string{{"a"}, {"a", "b"}} {
+		_, doc := f.post(t, prometheusPath, strings.Replace(alert(pods...), `{"alerts"`, `{"truncatedAlerts":7,"alerts"`, 1), nil)
+		if doc["truncatedAlerts"] != 7.0 {
+			t.Errorf("got %v", doc)
+		}
+	}
+	if _, doc := f.post(t, prometheusPath, alert("a"), nil); doc["truncatedAlerts"] != nil {
+		t.Errorf("nothing is left out: got %v", doc)
+	}
+	if text := f.scrape(t); !strings.Contains(text, "gateway_alerts_truncated_total 14\n") {
+		t.Error("they are not counted")
+	}
+	if log := f.log.String(); strings.Count(log, `"truncated_alerts":7`) != 2 || strings.Count(log, "max_alerts") != 2 {
+		t.Errorf("got log %s", log)
+	}
+}
+
+func TestOneAlertAtFaultTouchesNoOther(t *testing.T) {
+	bodies := map[string]string{
+		"ahead of its time":       strings.Replace(alert("a", "b"), "T11:00", "T12:03", 1),
+		"a start that is none":    strings.Replace(alert("a", "b"), "2026-03-01T11:00:00Z", "yesterday", 1),
+		"no start":                strings.Replace(alert("a", "b"), `,"startsAt":"2026-03-01T11:00:00Z"`, "", 1),
+		"a label that is no text": strings.Replace(alert("a", "b"), `"pod":"a"`, `"pod":1`, 1),
+		"labels that are none":    `{"alerts":[{"labels":[]},` + alert("b")[len(`{"alerts":[`):],
+		"null":                    `{"alerts":[null,` + alert("b")[len(`{"alerts":[`):],
+	}
+	for name, body := range bodies {
+		t.Run(name, func(t *testing.T) {
+			answer, doc := newAPI(created, nil).post(t, prometheusPath, body, nil)
+			results, _ := doc["results"].([]any)
+			if answer.StatusCode != 207 || len(results) != 2 {
+				t.Fatalf("got %d %v", answer.StatusCode, doc)
+			}
+			first, second := results[0].(map[string]any), results[1].(map[string]any)
+			if first["status"] != "failed" || !strings.Contains(fmt.Sprint(first["error"]), "alerts[0]") || second["status"] != "created" {
+				t.Errorf("got %v and %v", first, second)
+			}
+		})
 	}
 }
 
@@ -379,15 +468,165 @@ func TestLimit(t *testing.T) {
 		<-inside
 	}
 	answer, doc := f.post(t, prometheusPath, alert("web-1"), nil)
-	checkProblem(t, answer, doc, 429, "too-many-requests", prometheusPath)
+	checkProblem(t, answer, doc, 503, "overloaded", prometheusPath) // Alertmanager drops what is answered 429
 	if answer.Header.Get("Retry-After") != "1" {
 		t.Errorf("got Retry-After %q", answer.Header.Get("Retry-After"))
 	}
+	answer, doc = f.post(t, eventPath, event, nil)
+	checkProblem(t, answer, doc, 429, "too-many-requests", eventPath)
 	close(leave)
 	for range 2 {
 		if status := <-answers; status != http.StatusCreated {
 			t.Errorf("one within the limit: got %d", status)
 		}
+	}
+}
+
+// TestTheLimitIsOneOfWork: senders that leave do not make room for more work.
+func TestTheLimitIsOneOfWork(t *testing.T) {
+	var working atomic.Int64
+	leave := make(chan struct{})
+	work := coalesce.NewGroup(time.Minute, func(context.Context, string, []signal.Signal) []coalesce.Result[intake.Receipt] {
+		working.Add(1)
+		<-leave
+		return make([]coalesce.Result[intake.Receipt], 1)
+	})
+	f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+		return work.Do(ctx, s.Target.Name, s)
+	},
+		func(o *Options) { o.MaxConcurrent, o.Timeout = 2, 20*time.Millisecond })
+	codes := map[int]int{}
+	for i := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, prometheusPath, strings.NewReader(alert(fmt.Sprint("web-", i))))
+		answer, _ := f.do(t, r)
+		codes[answer.StatusCode]++
+		cancel()
+	}
+	if n := working.Load(); n != 2 || codes[503] != 18 {
+		t.Errorf("got %d pieces of work at once, answers %v", n, codes)
+	}
+	close(leave)
+	if err := work.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := f.post(t, prometheusPath, alert("web-1"), nil); answer.StatusCode != http.StatusOK {
+		t.Errorf("afterwards: got %d", answer.StatusCode)
+	}
+}
+
+// TestBodiesAreBoundedBeforeTheyAreRead: what is beyond the budget is not read at all,
+// a body of unknown length counts as the largest, and small ones have a lane of their own.
+func TestBodiesAreBoundedBeforeTheyAreRead(t *testing.T) {
+	for name, length := range map[string]int64{"as long as it says": MaxBodyBytes, "of unknown length": -1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inside, leave := make(chan struct{}), make(chan struct{})
+				f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+					if s.Target.Name == "large" {
+						inside <- struct{}{}
+						<-leave
+					}
+					return created(ctx, s)
+				}, nil)
+				large := alert("large")
+				large += strings.Repeat(" ", MaxBodyBytes-len(large))
+				send := func(read *countingReader) *http.Response {
+					r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, prometheusPath, read)
+					r.ContentLength = length
+					answer, _ := f.do(t, r)
+					return answer
+				}
+				first := make(chan *http.Response)
+				go func() { first <- send(&countingReader{r: strings.NewReader(large)}) }()
+				<-inside
+				second := &countingReader{r: strings.NewReader(large)}
+				if answer := send(second); answer.StatusCode != 503 || second.n != 0 {
+					t.Errorf("beyond the budget: got %d after %d bytes", answer.StatusCode, second.n)
+				}
+				if answer, _ := f.post(t, prometheusPath, alert("small"), nil); answer.StatusCode != http.StatusCreated {
+					t.Errorf("a small body: got %d", answer.StatusCode)
+				}
+				third := make(chan *http.Response)
+				go func() {
+					answer, _ := f.post(t, prometheusPath, strings.Replace(large, "large", "later", 1), nil)
+					third <- answer
+				}()
+				synctest.Wait() // it waits for room
+				close(leave)
+				if answer := <-third; answer.StatusCode != http.StatusCreated {
+					t.Errorf("one that waited: got %d", answer.StatusCode)
+				}
+				if answer := <-first; answer.StatusCode != http.StatusCreated {
+					t.Errorf("the first: got %d", answer.StatusCode)
+				}
+			})
+		})
+	}
+}
+
+// countingReader counts what is read of it.
+type countingReader struct {
+	r io.Reader
+	n int
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += n
+	return n, err
+}
+
+// TestATooLargeBodyIsNotRead: its length is enough to refuse it.
+func TestATooLargeBodyIsNotRead(t *testing.T) {
+	f, body := newAPI(created, nil), &countingReader{r: strings.NewReader(strings.Repeat("x", MaxBodyBytes+1))}
+	r := httptest.NewRequest(http.MethodPost, prometheusPath, body)
+	r.ContentLength = MaxBodyBytes + 1
+	answer, doc := f.do(t, r)
+	checkProblem(t, answer, doc, 413, "payload-too-large", prometheusPath)
+	if body.n != 0 || !strings.Contains(f.scrape(t), `gateway_signals_rejected_total{reason="too_large"} 1`) {
+		t.Errorf("read %d bytes", body.n)
+	}
+}
+
+// TestWhatOneObjectMeetsIsItsOwn: an alert that will never be stored does not make
+// Alertmanager send all others again for ever.
+func TestWhatOneObjectMeetsIsItsOwn(t *testing.T) {
+	internal := apierrors.NewInternalError(errors.New("webhook"))
+	for name, c := range map[string]struct {
+		err    error
+		bodies string
+		status int
+	}{
+		"refused by a quota":                {&remediation.RefusedError{}, alert("a", "b"), 207},
+		"500 beside others that are stored": {internal, alert("a", "b"), 207},
+		"500 alone":                         {internal, alert("b", "b"), 500},
+		"trouble beside others":             {context.DeadlineExceeded, alert("a", "b"), 504},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+				if s.Target.Name == "b" {
+					return intake.Receipt{}, c.err
+				}
+				return created(ctx, s)
+			}, nil)
+			if answer, doc := f.post(t, prometheusPath, c.bodies, nil); answer.StatusCode != c.status {
+				t.Errorf("got %d %v, want %d", answer.StatusCode, doc, c.status)
+			}
+		})
+	}
+}
+
+func TestAnAlertThatPanicsIsItsOwn(t *testing.T) {
+	f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+		if s.Target.Name == "b" {
+			panic("boom")
+		}
+		return created(ctx, s)
+	}, nil)
+	answer, doc := f.post(t, prometheusPath, alert("a", "b"), nil)
+	if answer.StatusCode != http.StatusMultiStatus || doc["summary"].(map[string]any)["failed"] != 1.0 || strings.Contains(fmt.Sprint(doc), "boom") {
+		t.Errorf("got %d %v", answer.StatusCode, doc)
 	}
 }
 

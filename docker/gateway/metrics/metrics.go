@@ -25,12 +25,14 @@ type Rejection string
 
 // The reasons of rejection.
 const (
-	Unmanaged   Rejection = "unmanaged_resource"
-	Invalid     Rejection = "invalid"
-	NotFound    Rejection = "resource_not_found"
-	Replay      Rejection = "outside_window"
-	TooLarge    Rejection = "too_large"
-	ContentType Rejection = "content_type"
+	Unmanaged      Rejection = "unmanaged_resource"
+	Invalid        Rejection = "invalid"
+	NotFound       Rejection = "resource_not_found"
+	NoObject       Rejection = Rejection(signal.NoObject)
+	ForeignCluster Rejection = Rejection(signal.ForeignCluster)
+	Replay         Rejection = "outside_window"
+	TooLarge       Rejection = "too_large"
+	ContentType    Rejection = "content_type"
 )
 
 // Failure is why a request for remediation could not be stored.
@@ -43,6 +45,7 @@ const (
 	Timeout     Failure = "timeout"
 	Forbidden   Failure = "forbidden"
 	Refused     Failure = "refused"
+	Unknown     Failure = "unknown" // the API server never said whether it was stored
 )
 
 // Resolution is how the search for an owner ended.
@@ -83,6 +86,7 @@ type Metrics struct {
 	received     *prometheus.CounterVec
 	deduplicated prometheus.Counter
 	rejected     *prometheus.CounterVec
+	truncated    prometheus.Counter
 	created      *prometheus.CounterVec
 	failures     *prometheus.CounterVec
 	durations    *prometheus.HistogramVec
@@ -104,6 +108,9 @@ func New() *Metrics {
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_signals_rejected_total", Help: "Signals and bodies that were refused for good.",
 		}, []string{"reason"}),
+		truncated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gateway_alerts_truncated_total", Help: "Alerts that senders have left out of their webhooks (max_alerts), and that nobody looks at.",
+		}),
 		created: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_crds_created_total", Help: "Remediation requests created, and those that should have been.",
 		}, []string{"source_type", "status"}),
@@ -124,7 +131,7 @@ func New() *Metrics {
 			Name: "audit_events_dropped_total", Help: "Audit events that were given up.",
 		}, []string{"reason"}),
 	}
-	m.registry.MustRegister(m.received, m.deduplicated, m.rejected, m.created, m.failures, m.durations, m.breaker, m.owners, m.dropped,
+	m.registry.MustRegister(m.received, m.deduplicated, m.rejected, m.truncated, m.created, m.failures, m.durations, m.breaker, m.owners, m.dropped,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.zero()
 	return m
@@ -139,10 +146,10 @@ func (m *Metrics) zero() {
 		m.created.WithLabelValues(string(source), created)
 		m.created.WithLabelValues(string(source), failed)
 	}
-	for _, reason := range []Rejection{Unmanaged, Invalid, NotFound, Replay, TooLarge, ContentType} {
+	for _, reason := range []Rejection{Unmanaged, Invalid, NotFound, NoObject, ForeignCluster, Replay, TooLarge, ContentType} {
 		m.rejected.WithLabelValues(string(reason))
 	}
-	for _, kind := range []Failure{APIServer, CircuitOpen, Timeout, Forbidden, Refused} {
+	for _, kind := range []Failure{APIServer, CircuitOpen, Timeout, Forbidden, Refused, Unknown} {
 		m.failures.WithLabelValues(string(kind))
 	}
 	for _, endpoint := range []string{EndpointPrometheus, EndpointEvent} {
@@ -150,9 +157,9 @@ func (m *Metrics) zero() {
 		m.durations.WithLabelValues(endpoint, http.MethodPost, strconv.Itoa(http.StatusAccepted))
 	}
 	m.breaker.WithLabelValues(kube.BreakerName)
-	for _, kind := range resource.Kinds() {
+	for _, kind := range kinds() {
 		for _, outcome := range []Resolution{Resolved, NoSuch, Unresolved} {
-			m.owners.WithLabelValues(kind.Kind, string(outcome))
+			m.owners.WithLabelValues(kind, string(outcome))
 		}
 	}
 	for _, reason := range []Drop{BufferFull, Rejected, Shutdown} {
@@ -181,6 +188,9 @@ func (m *Metrics) Deduplicated() { m.deduplicated.Inc() }
 // Rejected counts a signal or body that was refused.
 func (m *Metrics) Rejected(reason Rejection) { m.rejected.WithLabelValues(string(reason)).Inc() }
 
+// Truncated counts alerts that a sender has left out.
+func (m *Metrics) Truncated(n uint64) { m.truncated.Add(float64(n)) }
+
 // Created counts a request that was created.
 func (m *Metrics) Created(source signal.Source) {
 	m.created.WithLabelValues(string(source), created).Inc()
@@ -205,9 +215,18 @@ func (m *Metrics) Breaker(state kube.State) {
 	m.breaker.WithLabelValues(kube.BreakerName).Set(float64(state))
 }
 
+// kinds are the kinds that searches are counted for; all others are Other.
+func kinds() []string {
+	var names []string
+	for _, kind := range resource.Kinds() {
+		names = append(names, kind.Kind)
+	}
+	return append(names, Other)
+}
+
 // Owner counts a search for the workload of an object of that kind.
 func (m *Metrics) Owner(kind string, outcome Resolution) {
-	m.owners.WithLabelValues(kind, string(outcome)).Inc()
+	m.owners.WithLabelValues(oneOf(kind, kinds()), string(outcome)).Inc()
 }
 
 // Dropped counts audit events that were given up.

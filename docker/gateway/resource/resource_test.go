@@ -42,6 +42,35 @@ func TestRef(t *testing.T) {
 	}
 }
 
+func TestRefOfAnotherAPI(t *testing.T) {
+	for name, c := range map[string]struct {
+		ref       Ref
+		qualified string
+		valid     bool
+	}{
+		"a known kind":                 {Ref{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "demo", Name: "web"}, "Deployment", true},
+		"its name in another API":      {Ref{APIVersion: "example.com/v1", Kind: "Deployment", Namespace: "demo", Name: "web"}, "Deployment.example.com", true},
+		"another kind of the core API": {Ref{APIVersion: "v1", Kind: "ConfigMap", Namespace: "demo", Name: "web"}, "ConfigMap", true},
+		"a kind that is a path":        {Ref{APIVersion: "v1", Kind: "../x", Name: "web"}, "../x", false},
+		"an API that is a path":        {Ref{APIVersion: "../v1", Kind: "Thing", Name: "web"}, "Thing...", false},
+		"a version that is a path":     {Ref{APIVersion: "x.io/../v1", Kind: "Thing", Name: "web"}, "Thing.x.io", false},
+		"a Service with dots":          {Ref{APIVersion: "v1", Kind: "Service", Namespace: "demo", Name: "a.b"}, "Service", false},
+		"a pod with dots":              {Ref{APIVersion: "v1", Kind: "Pod", Namespace: "demo", Name: "a.b"}, "Pod", true},
+		"a namespace with dots":        {Ref{APIVersion: "v1", Kind: "Pod", Namespace: "a.b", Name: "a"}, "Pod", false},
+		"the node of a pod":            {HostOf("demo", "a"), "Node", true},
+		"the node of no pod":           {HostOf("demo", "a/b"), "Node", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := c.ref.QualifiedKind(); got != c.qualified {
+				t.Errorf("got %s, want %s", got, c.qualified)
+			}
+			if err := c.ref.Validate(); (err == nil) != c.valid {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestMapperKnowsEveryKind(t *testing.T) {
 	mapper := Mapper()
 	for _, kind := range Kinds() {

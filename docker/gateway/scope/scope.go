@@ -28,9 +28,9 @@ const ReasonUnmanaged = "unmanaged_resource"
 // Rejection says to the sender why nothing was made of a signal, and what to do.
 type Rejection struct {
 	Reason   string `json:"reason"`
-	Resource string `json:"resource"`
+	Resource string `json:"resource,omitempty"` // empty when there is none
 	Message  string `json:"message"`
-	Action   string `json:"action"` // a kubectl line that opts in
+	Action   string `json:"action,omitempty"` // a kubectl line that opts in; empty when nothing would
 }
 
 // Scope looks labels up. It is safe for concurrent use.
@@ -62,17 +62,22 @@ func New(reader client.Reader, meta metadata.Interface) (*Scope, error) {
 // it, or while the API server cannot be watched, every look-up is a fresh one.
 func (s *Scope) Run(ctx context.Context) { s.namespaces.RunWithContext(ctx) }
 
-// Check returns nil when the object at the bottom of a lineage is managed. The label
-// of the object itself counts first, then its owners', nearest first, then its
-// namespace's; a cluster-scoped object has only its own. Errors are the reader's.
+// Check returns nil when the object at the bottom of a lineage is managed. An opt-out
+// anywhere in the lineage counts first: whoever may label a Service or a pod does not
+// decide for the workload that has said no. Then an opt-in counts, then the label of
+// the namespace, which a cluster-scoped object has not. Errors are the reader's.
 func (s *Scope) Check(ctx context.Context, lineage owner.Lineage) (*Rejection, error) {
 	target := lineage[0].Ref
+	optedIn := false
 	for _, object := range lineage {
-		if managed, said := value(object.Labels); managed {
-			return nil, nil
-		} else if said {
+		managed, said := value(object.Labels)
+		if said && !managed {
 			return reject(target, object.String()+" has opted out", command(object.Ref)), nil
 		}
+		optedIn = optedIn || managed
+	}
+	if optedIn {
+		return nil, nil
 	}
 	if target.Namespace == "" {
 		return reject(target, "it has no label "+Label+"=true", command(target)), nil
@@ -137,5 +142,5 @@ func command(object resource.Ref) string {
 	if object.Namespace != "" {
 		namespace = " --namespace " + object.Namespace
 	}
-	return fmt.Sprintf("kubectl label %s %s%s %s=true --overwrite", strings.ToLower(object.Kind), object.Name, namespace, Label)
+	return fmt.Sprintf("kubectl label %s %s%s %s=true --overwrite", strings.ToLower(object.QualifiedKind()), object.Name, namespace, Label)
 }

@@ -8,8 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"k8s.io/apimachinery/pkg/util/validation"
+	"unicode/utf8"
 
 	"kubernaut.ai/e2e/docker/gateway/resource"
 )
@@ -28,21 +27,24 @@ func Sources() []Source { return []Source{Prometheus, KubernetesEvents} }
 
 // Signal is one report about one object.
 type Signal struct {
-	Source      Source
-	Name        string // alert name or event reason
-	Severity    string // as the sender wrote it; "unknown" if it wrote none
-	Cluster     string // empty for the cluster that the Gateway runs in
-	Namespace   string // of the signal; the target's own may be empty
-	Target      resource.Ref
-	Resolved    bool      // the problem is over
-	Firing      time.Time // when it began by the sender's clock; zero if it did not say
-	Received    time.Time
-	Labels      map[string]string
-	Annotations map[string]string
-	Payload     string // as received, JSON
+	Source    Source
+	Name      string // alert name or event reason
+	Severity  string // as the sender wrote it; "unknown" if it wrote none
+	Cluster   string // empty for the cluster that the Gateway runs in
+	Namespace string // of the signal; empty if it names none, and then its target has none
+	Target    resource.Ref
+	// TargetReason says by which row of the decision table the target was chosen, and why.
+	TargetReason string
+	Resolved     bool      // the problem is over
+	Firing       time.Time // when it began by the sender's clock; zero if it did not say
+	Received     time.Time
+	Labels       map[string]string
+	Annotations  map[string]string
+	Payload      string // as received, JSON
+	Group        string // the sender's key of the notification, by which it is recognised when it comes again; empty if it gave none
 }
 
-// The limits of the custom resource that a signal becomes.
+// The limits of the custom resource that a signal becomes, in characters.
 const (
 	maxName     = 253
 	maxSeverity = 50
@@ -50,20 +52,20 @@ const (
 )
 
 // Validate returns an *Invalid that names the first field that no custom resource
-// could be made of, or nil.
+// could be made of, or nil. A signal may have no target yet.
 func (s Signal) Validate() error {
 	switch {
-	case s.Name == "" || len(s.Name) > maxName:
-		return &Invalid{"signal name", fmt.Sprintf("must have 1 to %d bytes", maxName)}
-	case s.Severity == "" || len(s.Severity) > maxSeverity:
-		return &Invalid{"severity", fmt.Sprintf("must have 1 to %d bytes", maxSeverity)}
-	case len(s.Cluster) > maxCluster:
-		return &Invalid{"cluster", fmt.Sprintf("must have at most %d bytes", maxCluster)}
+	case s.Name == "" || utf8.RuneCountInString(s.Name) > maxName:
+		return &Invalid{"signal name", fmt.Sprintf("must have 1 to %d characters", maxName)}
+	case s.Severity == "" || utf8.RuneCountInString(s.Severity) > maxSeverity:
+		return &Invalid{"severity", fmt.Sprintf("must have 1 to %d characters", maxSeverity)}
+	case utf8.RuneCountInString(s.Cluster) > maxCluster:
+		return &Invalid{"cluster", fmt.Sprintf("must have at most %d characters", maxCluster)}
 	}
-	if len(validation.IsDNS1123Label(s.Namespace)) > 0 {
+	if s.Namespace != "" && !resource.ValidName("Namespace", s.Namespace) {
 		return &Invalid{"namespace", fmt.Sprintf("%.80q is not a namespace's name", s.Namespace)}
 	}
-	if err := s.Target.Validate(); err != nil {
+	if err := s.Target.Validate(); err != nil && s.Target != (resource.Ref{}) {
 		return &Invalid{"target", err.Error()}
 	}
 	// PostgreSQL stores no NUL, so the audit event could never be accepted.
@@ -83,10 +85,11 @@ func (s Signal) Validate() error {
 }
 
 // Fingerprint identifies the problem that a workload has: lower-case hex SHA-256 of
-// namespace:kind:name, with cluster: before it when a cluster is given. What is
-// wrong is not part of it, so that many alerts about one workload are one problem.
+// namespace:kind:name, with cluster: before it when a cluster is given. A kind that is
+// not one of resource.Kinds has its API group behind it (Kind.group). What is wrong is
+// not part of it, so that many alerts about one workload are one problem.
 func Fingerprint(cluster string, workload resource.Ref) string {
-	text := workload.Namespace + ":" + workload.Kind + ":" + workload.Name
+	text := workload.Namespace + ":" + workload.QualifiedKind() + ":" + workload.Name
 	if cluster != "" {
 		text = cluster + ":" + text
 	}
@@ -107,6 +110,24 @@ func (e *Invalid) Error() string {
 	}
 	return e.Field + ": " + e.Reason
 }
+
+// Rejection is why nothing is made of a signal that was understood.
+type Rejection string
+
+// The reasons that a signal itself gives.
+const (
+	NoObject       Rejection = "no_kubernetes_object" // it is about no object that is followed
+	ForeignCluster Rejection = "foreign_cluster"      // it is about a cluster that is not taken
+)
+
+// Rejected is a signal that is no fault of the sender's, and that nothing is made of.
+type Rejected struct {
+	Reason  Rejection
+	Message string // for the sender
+}
+
+// Error returns the message.
+func (e *Rejected) Error() string { return e.Message }
 
 // Stale is a signal that lies outside the window in which it is believed to be no replay.
 type Stale struct {

@@ -23,6 +23,7 @@ func TestFingerprint(t *testing.T) {
 		"a workload of a named cluster":  {"east", web, "east:demo:Deployment:web"},
 		"a cluster-scoped object":        {"", node, ":Node:worker"},
 		"a cluster-scoped one elsewhere": {"east", node, "east::Node:worker"},
+		"a kind of another API":          {"", resource.Ref{APIVersion: "example.com/v1", Kind: "Deployment", Namespace: "demo", Name: "web"}, "demo:Deployment.example.com:web"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sum := sha256.Sum256([]byte(c.text))
@@ -43,7 +44,11 @@ func TestValidate(t *testing.T) {
 		field  string // empty: valid
 	}{
 		"a good signal":                {func(*Signal) {}, ""},
-		"a name of 253 bytes":          {func(s *Signal) { s.Name = strings.Repeat("n", 253) }, ""},
+		"a name of 253 characters":     {func(s *Signal) { s.Name = strings.Repeat("過", 253) }, ""},
+		"a severity of 50 characters":  {func(s *Signal) { s.Severity = strings.Repeat("高", 50) }, ""},
+		"a cluster of 253 characters":  {func(s *Signal) { s.Cluster = strings.Repeat("群", 253) }, ""},
+		"no target yet":                {func(s *Signal) { s.Target = resource.Ref{} }, ""},
+		"no namespace":                 {func(s *Signal) { s.Namespace = "" }, ""},
 		"a target of 253 characters":   {func(s *Signal) { s.Target.Name = strings.Repeat("n", 253) }, ""},
 		"unicode in names":             {func(s *Signal) { s.Name = "Überlast 過負荷" }, ""},
 		"no name":                      {func(s *Signal) { s.Name = "" }, "signal name"},

@@ -2,10 +2,12 @@ package gateway_test
 
 import (
 	"net/http"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	. "github.com/onsi/gomega/gstruct"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/signals"
@@ -70,6 +72,43 @@ var _ = Describe("A Kubernetes event", func() {
 		response := must(gateway.Event(ctx, event))
 		Expect(response).To(HaveStatus(http.StatusCreated))
 		Expect(response.Fingerprint).To(Equal(identity(ns)))
+	})
+
+	It("of the events.k8s.io API is understood", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		about := deployment(ns)
+		response := must(gateway.JSON(ctx, signals.EventPath, map[string]any{
+			"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": map[string]any{"name": ns.App + ".1", "namespace": ns.Name},
+			"type": "Warning", "reason": "FailedCreate", "note": "quota", "action": "Scaling", "regarding": about,
+			"reportingController": "deployment-controller", "reportingInstance": "one",
+			"eventTime": time.Now().UTC().Add(-time.Hour).Format(metav1.RFC3339Micro),
+			"series":    map[string]any{"count": 3, "lastObservedTime": time.Now().UTC().Format(metav1.RFC3339Micro)},
+		}))
+		Expect(response).To(HaveStatus(http.StatusCreated))
+		Expect(remediation(ctx, response).Spec).To(MatchFields(IgnoreExtras, Fields{
+			"SignalFingerprint": Equal(identity(ns)), "SignalAnnotations": HaveKeyWithValue("message", "quota"),
+			"SignalLabels": HaveKeyWithValue("component", "deployment-controller"),
+		}))
+	})
+
+	It("may be about any kind of the cluster, in a managed namespace", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := managed(ctx)
+		about := signals.Reference{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "Role", Namespace: ns.Name, Name: "reader"}
+		response := must(gateway.Event(ctx, signals.Warning("Broken", about)))
+		Expect(response).To(HaveStatus(http.StatusCreated))
+		Expect(response.Fingerprint).To(Equal(fingerprint(ns.Name + ":Role.rbac.authorization.k8s.io:reader")))
+	})
+
+	It("is not acted on when its kind is cluster-scoped and nobody lets the Gateway read it", SpecTimeout(brief), func(ctx SpecContext) {
+		about := signals.Reference{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole", Namespace: managed(ctx).Name, Name: "reader"}
+		response := must(gateway.Event(ctx, signals.Warning("Broken", about)))
+		Expect(response).To(beRejectedFor(unmanagedScope))
+		Expect(response.Rejection.Resource).To(Equal("ClusterRole/reader"))
+	})
+
+	It("about a pod that is gone makes nothing", SpecTimeout(brief), func(ctx SpecContext) {
+		event := signals.Warning("BackOff", signals.Reference{APIVersion: "v1", Kind: "Pod", Namespace: workload(ctx).Name, Name: "ghost"})
+		Expect(must(gateway.Event(ctx, event))).To(beRejectedFor(noSuchObject))
 	})
 
 	It("of type Normal is refused", SpecTimeout(brief), func(ctx SpecContext) {

@@ -32,6 +32,7 @@ var _ = Describe("The Gateway's metrics", func() {
 		Entry("how long answers take", SpecTimeout(brief), "gateway_http_request_duration_seconds"),
 		Entry("the circuit breaker", SpecTimeout(brief), "gateway_circuit_breaker_state"),
 		Entry("searches for owners", SpecTimeout(brief), "gateway_owner_resolution_total"),
+		Entry("alerts left out", SpecTimeout(brief), "gateway_alerts_truncated_total"),
 		Entry("audit events given up", SpecTimeout(brief), "audit_events_dropped_total"),
 		Entry("the Go runtime", SpecTimeout(brief), "go_goroutines"),
 		Entry("the process", SpecTimeout(brief), "process_cpu_seconds_total"),
@@ -73,6 +74,17 @@ var _ = Describe("The Gateway counts", Serial, func() {
 			ns := namespace(ctx)
 			must(ns.Deployment(ctx, "app"))
 			send(ctx, alert(ns))
+		}),
+		Entry("what is about no object", SpecTimeout(brief), "gateway_signals_rejected_total", []string{"reason", noObject}, 1, func(ctx SpecContext) {
+			send(ctx, signals.Firing("Watchdog"))
+		}),
+		Entry("what is about an object that is gone", SpecTimeout(brief), "gateway_signals_rejected_total", []string{"reason", noSuchObject}, 1, func(ctx SpecContext) {
+			send(ctx, alert(workload(ctx), "deployment", "ghost"))
+		}),
+		Entry("alerts that a sender has left out", SpecTimeout(brief), "gateway_alerts_truncated_total", nil, 7, func(ctx SpecContext) {
+			webhook := signals.Notify(alert(workload(ctx)))
+			webhook.TruncatedAlerts = 7
+			Expect(must(gateway.Webhook(ctx, webhook)).Truncated).To(Equal(7))
 		}),
 		Entry("answers by their code", SpecTimeout(brief), "gateway_http_request_duration_seconds", []string{"status", "401"}, 2, func(ctx SpecContext) {
 			must(gateway.As("").Alerts(ctx, signals.Firing("Down")))

@@ -1,15 +1,12 @@
 package gateway_test
 
 import (
-	"net/http"
-
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/signals"
 	"kubernaut.ai/e2e/test/e2e/workloads"
 )
@@ -103,8 +100,8 @@ var _ = Describe("A problem belongs to", func() {
 	DescribeTable("nobody when there is", func(ctx SpecContext, label, name string) {
 		ns := managed(ctx)
 		response := send(ctx, signals.Firing("Down", "namespace", ns.Name, label, name))
-		Expect(response).To(BeProblem(http.StatusBadRequest, noSuchObject))
-		Expect(response.Problem().Detail).To(And(ContainSubstring(ns.Name), ContainSubstring(name)))
+		Expect(response).To(beRejectedFor(noSuchObject))
+		Expect(response.Rejection.Resource).To(And(ContainSubstring(ns.Name), ContainSubstring(name)))
 	},
 		Entry("no such pod", SpecTimeout(brief), "pod", "ghost"),
 		Entry("no such Deployment", SpecTimeout(brief), "deployment", "ghost"),
@@ -113,6 +110,6 @@ var _ = Describe("A problem belongs to", func() {
 
 	It("nobody when there is no such namespace", SpecTimeout(brief), func(ctx SpecContext) {
 		response := send(ctx, signals.Firing("Down", "namespace", uniqueName("nowhere"), "pod", "ghost"))
-		Expect(response).To(BeProblem(http.StatusBadRequest, noSuchObject))
+		Expect(response).To(beRejectedFor(noSuchObject))
 	})
 })

@@ -131,13 +131,21 @@ var _ = Describe("The labels of an alert", func() {
 		Expect(rr.Spec.TargetResource.Namespace).To(Equal(ns.Name))
 	})
 
-	It("mean the namespace default when they name none", SpecTimeout(brief), func(ctx SpecContext) {
+	It("never mean the namespace default when they name none", SpecTimeout(brief), func(ctx SpecContext) {
 		name := uniqueName("gw")
 		deployment := must(workloads.In(kube, "default").Deployment(ctx, name, workloads.LabelManaged, "true"))
 		DeferCleanup(func(ctx SpecContext) { Expect(kube.API.Delete(ctx, deployment)).To(Succeed()) })
-		rr := remediation(ctx, created(ctx, signals.Firing("Down", "deployment", name)))
-		DeferCleanup(func(ctx SpecContext) { Expect(kube.API.Delete(ctx, rr)).To(Succeed()) })
-		Expect(rr.Spec.TargetResource.Namespace).To(Equal("default"))
+		Expect(send(ctx, signals.Firing("Down", "deployment", name, "namespace", ""))).To(beRejectedFor(noObject))
+		Expect(remediations(ctx, fingerprint("default:Deployment:"+name))).To(BeEmpty())
+	})
+
+	It("name each alert's own cluster, though a group has none in common", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		response := send(ctx, alert(ns, "cluster", "prod-eu"), alert(ns, "cluster", "prod-us"))
+		Expect(response.Summary).To(PointTo(Equal(signals.Summary{Total: 2, Created: 2})))
+		for _, cluster := range []string{"prod-eu", "prod-us"} {
+			Expect(remediations(ctx, fingerprint(cluster+":"+ns.Name+":Deployment:"+ns.App))).To(HaveLen(1))
+		}
 	})
 
 	It("name the cluster, which is part of the fingerprint", SpecTimeout(brief), func(ctx SpecContext) {
@@ -180,6 +188,7 @@ var _ = Describe("The labels of an alert", func() {
 		Expect(create(ctx, ns)).To(Succeed())
 		rr := remediation(ctx, created(ctx, signals.Firing("Down", "namespace", ns.Name, label, "app")))
 		Expect(rr.Spec.TargetResource).To(MatchFields(IgnoreExtras, Fields{"Kind": Equal(kind), "Name": Equal("app")}))
+		Expect(rr.Spec.TargetReason).To(HavePrefix("kube-state-metrics/" + label + ": "))
 	},
 		Entry("pod", SpecTimeout(brief), "pod", "Pod", func(ctx SpecContext, ns *workloads.Namespace) error {
 			_, err := ns.Pod(ctx, "app")
@@ -218,7 +227,7 @@ var _ = Describe("The labels of an alert", func() {
 	It("never name a target by what the scrape added", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		response := send(ctx, signals.Firing("Down", "namespace", ns.Name, "job", "app", "instance", "app", "endpoint", "app", "container", "app"))
-		Expect(response).To(BeProblem(http.StatusBadRequest, badSignal))
+		Expect(response).To(beRejectedFor(noObject))
 	})
 })
 
@@ -248,8 +257,9 @@ var _ = Describe("A webhook with several alerts", func() {
 		must(foreign.Deployment(ctx, "app"))
 		response := send(ctx, alert(ns), alert(foreign), alert(ns, "deployment", "missing"), alert(ns, "alertname", ""))
 		Expect(response).To(HaveStatus(http.StatusMultiStatus))
-		Expect(response.Summary).To(PointTo(Equal(signals.Summary{Total: 4, Created: 1, Rejected: 1, Failed: 2})))
-		Expect(response.Results[2].Error).NotTo(BeNil())
+		Expect(response.Summary).To(PointTo(Equal(signals.Summary{Total: 4, Created: 1, Rejected: 2, Failed: 1})))
+		Expect([]string{response.Results[1].Reason, response.Results[2].Reason}).To(Equal([]string{unmanagedScope, noSuchObject}))
+		Expect(response.Results[3].Error).NotTo(BeNil())
 	})
 
 	It("may tell the end of one and the beginning of another", SpecTimeout(brief), func(ctx SpecContext) {

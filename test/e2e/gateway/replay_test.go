@@ -6,6 +6,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	. "github.com/onsi/gomega/gstruct"
 
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/signals"
@@ -59,11 +60,14 @@ var _ = Describe("Without X-Timestamp an alert", func() {
 		Expect(send(ctx, alert(workload(ctx)).Began(time.Time{}))).To(HaveStatus(http.StatusBadRequest))
 	})
 
-	It("counts by the newest start of a webhook", SpecTimeout(brief), func(ctx SpecContext) {
-		ns := workload(ctx)
-		response := send(ctx, alert(ns), alert(ns).Began(time.Now().Add(2*time.Minute+settled*2)))
-		Expect(response).To(BeProblem(http.StatusBadRequest, outsideWindow))
-		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
+	It("that begins ahead of its time touches no other of its webhook", SpecTimeout(brief), func(ctx SpecContext) {
+		ns, ahead := workload(ctx), workload(ctx)
+		response := send(ctx, alert(ns), alert(ahead).Began(time.Now().Add(2*time.Minute+settled*2)))
+		Expect(response).To(HaveStatus(http.StatusMultiStatus))
+		Expect(response.Summary).To(PointTo(Equal(signals.Summary{Total: 2, Created: 1, Failed: 1})))
+		Expect(response.Results[1].Error).To(ContainSubstring("alerts[1].startsAt"))
+		Expect(remediations(ctx, identity(ns))).To(HaveLen(1))
+		Expect(remediations(ctx, identity(ahead))).To(BeEmpty())
 	})
 })
 
@@ -71,11 +75,21 @@ var _ = Describe("An event's time", func() {
 	DescribeTable("is refused when its last timestamp lies", func(ctx SpecContext, offset time.Duration) {
 		event := signals.Warning("BackOff", deployment(workload(ctx)))
 		event.LastTimestamp = time.Now().Add(offset).UTC()
+		event.FirstTimestamp = event.LastTimestamp.Add(-time.Minute)
 		Expect(must(gateway.Event(ctx, event))).To(BeProblem(http.StatusBadRequest, outsideWindow))
 	},
 		Entry("more than five minutes back", SpecTimeout(brief), -5*time.Minute-settled),
 		Entry("more than two minutes ahead", SpecTimeout(brief), 2*time.Minute+settled*2),
 	)
+
+	It("is the newest of all that it gives", SpecTimeout(brief), func(ctx SpecContext) {
+		event := signals.Warning("FailedScheduling", deployment(workload(ctx)))
+		event.FirstTimestamp, event.LastTimestamp = time.Time{}, time.Time{}
+		event.EventTime = time.Now().UTC().Add(-35 * time.Minute)
+		Expect(must(gateway.Event(ctx, event))).To(BeProblem(http.StatusBadRequest, outsideWindow))
+		event.Series = &signals.Series{Count: 7, LastObservedTime: time.Now().UTC().Add(-5 * time.Second)}
+		Expect(must(gateway.Event(ctx, event))).To(HaveStatus(http.StatusCreated))
+	})
 
 	It("is its first timestamp when it has no last", SpecTimeout(brief), func(ctx SpecContext) {
 		event := signals.Warning("BackOff", deployment(workload(ctx)))

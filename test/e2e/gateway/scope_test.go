@@ -50,6 +50,15 @@ var _ = Describe("The Gateway acts", func() {
 		Expect(send(ctx, alert(ns))).To(beRejected())
 	})
 
+	It("not for a Service that opts in before a Deployment that opts out", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := managed(ctx)
+		must2(ns.DeploymentWithPod(ctx, "app"))
+		Expect(ns.LabelDeployment(ctx, "app", workloads.LabelManaged, "false")).To(Succeed())
+		service := must(ns.Service(ctx, "front", "app"))
+		Expect(workloads.Label(ctx, kube, service, workloads.LabelManaged, "true")).To(Succeed())
+		Expect(send(ctx, signals.Firing("Slow", "namespace", ns.Name, "service", "front"))).To(beRejected())
+	})
+
 	It("on a cluster-scoped object with its own label", SpecTimeout(brief), func(ctx SpecContext) {
 		volume := must(workloads.NewVolume(ctx, kube, uniqueName("gw"), run.Run, workloads.LabelManaged, "true"))
 		rr := remediation(ctx, created(ctx, signals.Firing("VolumeFull", "namespace", "kube-system", "persistentvolume", volume.Name)))

@@ -17,9 +17,11 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/format"
+	. "github.com/onsi/gomega/gstruct"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
+	"kubernaut.ai/e2e/test/e2e/alertmanager"
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/audit"
 	"kubernaut.ai/e2e/test/e2e/cluster"
@@ -53,15 +55,30 @@ const last = -1
 const (
 	malformed     = "malformed-body"
 	badSignal     = "invalid-signal"
-	noSuchObject  = "resource-not-found"
 	outsideWindow = "outside-replay-window"
 )
+
+// The reasons for which the Gateway makes nothing of a signal that it has understood.
+const (
+	noObject       = "no_kubernetes_object"
+	noSuchObject   = "resource_not_found"
+	unmanagedScope = "unmanaged_resource"
+)
+
+// beRejectedFor matches the answer to a signal that nothing is made of.
+func beRejectedFor(reason string) OmegaMatcher {
+	return And(HaveStatus(http.StatusOK), HaveField("Result", MatchFields(IgnoreExtras, Fields{
+		"Status": Equal("rejected"), "Name": BeEmpty(), "Message": Not(BeEmpty()),
+		"Rejection": PointTo(MatchFields(IgnoreExtras, Fields{"Reason": Equal(reason), "Message": Not(BeEmpty())})),
+	})))
+}
 
 // What every process of the suite has. Set once, before the first spec.
 var (
 	run     *session.Session
 	kube    *cluster.Cluster
-	gateway *signals.Sender // allowed to send
+	gateway *signals.Sender            // allowed to send
+	monitor *alertmanager.Alertmanager // sends to the Gateway what it is told
 	events  *audit.Trail
 	world   *faults.Injector
 	said    = &journal.Journal{}
@@ -113,6 +130,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 		Token:  run.Tokens["sender"],
 		Client: &http.Client{Transport: said.Transport(newTransport())},
 	}
+	monitor = &alertmanager.Alertmanager{Address: must(run.Target.Address("alertmanager", "web")), Client: &http.Client{Transport: said.Transport(newTransport()), Timeout: settled}}
 	events = must(audit.Connect(ctx, kube, run.Tokens["auditor"], said.Transport))
 	common = managed(ctx)
 }, NodeTimeout(broken))

@@ -33,16 +33,34 @@ type Alert struct {
 	Fingerprint  string            `json:"fingerprint"`
 }
 
-// Firing is a critical alert that began a minute ago. Labels are name and value in
-// turn, and win over the defaults.
+// exporter returns the labels that every alert about something that kube-state-metrics
+// measured carries where the most used chart (kube-prometheus-stack) scrapes it. None
+// of them names the thing that is ill: they are those of the exporter, but where the
+// metric has one of the same name.
+func exporter() map[string]string {
+	return map[string]string{
+		"job": "kube-state-metrics", "instance": "10.244.0.7:8080", "endpoint": "http", "container": "kube-state-metrics",
+		"namespace": "monitoring", "service": "kube-prometheus-stack-kube-state-metrics",
+		"pod":        "kube-prometheus-stack-kube-state-metrics-56d4bd7fc7-hj9gw",
+		"prometheus": "monitoring/kube-prometheus-stack-prometheus",
+	}
+}
+
+// Firing is a critical alert that began a minute ago, as an exporter's rules make it.
+// Labels are name and value in turn, and win over the exporter's; an empty value
+// removes one.
 func Firing(name string, labels ...string) Alert {
+	alert := Bare(name)
+	maps.Copy(alert.Labels, exporter())
+	return alert.With(labels...)
+}
+
+// Bare is Firing without any label of a scrape: an alert of which an aggregation has
+// left nothing else than these labels.
+func Bare(name string, labels ...string) Alert {
 	alert := Alert{
-		Status: "firing",
-		Labels: map[string]string{
-			"alertname": name, "severity": "critical",
-			// What every scrape adds; none of these names the thing that is ill.
-			"job": "kube-state-metrics", "instance": "10.244.0.7:8080", "endpoint": "http", "container": "app",
-		},
+		Status:       "firing",
+		Labels:       map[string]string{"alertname": name, "severity": "critical"},
 		Annotations:  map[string]string{"summary": name + " is firing", "runbook_url": "https://runbooks.example.org/" + name},
 		StartsAt:     time.Now().UTC().Add(-time.Minute).Truncate(time.Millisecond),
 		GeneratorURL: "http://prometheus.example.org/graph?g0.expr=up",

@@ -13,7 +13,15 @@ type Event struct {
 	Reporter       string            `json:"reportingComponent,omitempty"`
 	FirstTimestamp time.Time         `json:"firstTimestamp,omitzero"`
 	LastTimestamp  time.Time         `json:"lastTimestamp,omitzero"`
+	EventTime      time.Time         `json:"eventTime,omitzero"`
+	Series         *Series           `json:"series,omitempty"`
 	Count          int               `json:"count,omitempty"`
+}
+
+// Series says how often a recorder of the events.k8s.io API has seen an event.
+type Series struct {
+	Count            int       `json:"count"`
+	LastObservedTime time.Time `json:"lastObservedTime"`
 }
 
 // Reference names the object that an event is about.

@@ -64,6 +64,8 @@ type Result struct {
 	Fingerprint string     `json:"fingerprint"`
 	Duplicate   bool       `json:"duplicate"`
 	Name        string     `json:"remediationRequestName"`
+	Target      string     `json:"targetReason"`
+	Truncated   int        `json:"truncatedAlerts"`
 	Namespace   string     `json:"remediationRequestNamespace"`
 	Metadata    *Metadata  `json:"metadata"`
 	Rejection   *Rejection `json:"rejection"`
@@ -91,6 +93,8 @@ type Item struct {
 	Status      string `json:"status"`
 	Fingerprint string `json:"fingerprint"`
 	Message     string `json:"message"`
+	Reason      string `json:"reason"` // of a rejection
+	Target      string `json:"targetReason"`
 	Error       any    `json:"error"`
 }
 

@@ -192,7 +192,7 @@ func (w *World) Exists(ctx context.Context, ref string) (bool, error) {
 	err := w.did(ctx, "exists "+ref)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return strings.HasPrefix(ref, "docker.io/") || w.images[ref], err
+	return (strings.HasPrefix(ref, "docker.io/") || strings.HasPrefix(ref, "quay.io/")) || w.images[ref], err
 }
 
 // Pull fetches an image.

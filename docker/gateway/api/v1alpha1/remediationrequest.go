@@ -116,6 +116,12 @@ type RemediationRequestSpec struct {
 	// TargetResource is the object that the first signal named.
 	TargetResource TargetResource `json:"targetResource"`
 
+	// TargetReason says why this target was chosen: the row of the decision table, a
+	// colon, and the reason for a person.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	TargetReason string `json:"targetReason,omitempty"`
+
 	// ClusterID names the cluster of the target; empty means this one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
@@ -158,6 +164,23 @@ type DeduplicationStatus struct {
 	// OccurrenceCount is the number of signals so far, the first one included.
 	// +kubebuilder:validation:Minimum=1
 	OccurrenceCount int64 `json:"occurrenceCount"`
+
+	// Writes names the latest write of each Gateway, newest first. By it a Gateway
+	// recognises a write of its own whose answer was lost, and counts nothing twice.
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=map
+	// +listMapKey=writer
+	Writes []DeduplicationWrite `json:"writes,omitempty"`
+}
+
+// DeduplicationWrite is one write of the count.
+type DeduplicationWrite struct {
+	// Writer is the process that wrote.
+	Writer string `json:"writer"`
+
+	// ID of the write.
+	ID string `json:"id"`
 }
 
 // RoutingStatus says whether and until when work on the target is held back.
