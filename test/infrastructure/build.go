@@ -130,9 +130,6 @@ func (e *Environment) label() string { return image.Label + ".checkout=" + e.sta
 // architecture, and Linux wherever the engine is.
 const platform = "linux/" + runtime.GOARCH
 
-// goEnv keeps the user's own settings for Go out of what is built here.
-var goEnv = []string{"GOFLAGS=", "GOWORK=off"}
-
 // binaries is where the compiled services of this variant lie. The folder stays, so
 // that the next go build links nothing that has not changed.
 func (e *Environment) binaries() string {
@@ -170,41 +167,29 @@ const coverageTag = "coverage"
 // coverage variant each service is built by itself, because each is instrumented
 // for its own packages only; dependencies still come from the build cache.
 func (e *Environment) compileServices(ctx context.Context) error {
-	return e.step(ctx, Phase{Kind: CompileServices}, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
-		if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
-			return err
-		}
-		before := image.NewInputs().Dir(os.DirFS(e.binaries()), ".")
-		if err := e.goBuild(ctx); err != nil {
-			return err
-		}
+	p := Phase{Kind: CompileServices}
+	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
+		var programs []string
 		for _, spec := range e.covered() {
-			// Whatever the umask: the services' user in the image is not the one who built.
-			if err := os.Chmod(e.program(spec), 0o755); err != nil {
+			programs = append(programs, e.program(spec))
+		}
+		if len(programs) == 0 {
+			step.Skipped("there is no service")
+			return nil
+		}
+		return e.compile(ctx, p, step, programs, func() error {
+			if err := e.goBuild(ctx); err != nil {
 				return err
 			}
-		}
-		after := image.NewInputs().Dir(os.DirFS(e.binaries()), ".")
-		if (image.Image{Inputs: before}).Ref() == (image.Image{Inputs: after}).Ref() {
-			step.Cached("%s", e.relative(e.binaries()))
-		}
-		if err := e.noteSources(Phase{Kind: CompileServices}); err != nil {
-			return err
-		}
-		return errors.Join(before.Err(), after.Err())
+			for _, program := range programs {
+				// Whatever the umask: the services' user in the image is not the one who built.
+				if err := os.Chmod(program, 0o755); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
-}
-
-// noteSources notes what the phase was made of, for Explain.
-func (e *Environment) noteSources(p Phase) error {
-	if e.Overlay != "" {
-		return nil
-	}
-	sources, err := e.state.Sources()
-	if err != nil {
-		return err
-	}
-	return e.state.Built(p.String(), sources)
 }
 
 func (e *Environment) goBuild(ctx context.Context) error {

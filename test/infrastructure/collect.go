@@ -72,6 +72,7 @@ func (e *Environment) resetCoverage() error {
 	if err != nil {
 		return err
 	}
+	e.damaged = nil
 	return e.record.Begin(time.Now(), source)
 }
 
@@ -170,6 +171,9 @@ func (e *Environment) CollectCoverage(ctx context.Context) error {
 	return e.Timeline.Step(ctx, "coverage", "collect", func(ctx context.Context, step *timeline.Step) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, e.Timeouts.Collect, fmt.Errorf("not done after %s", e.Timeouts.Collect))
 		defer cancel()
+		if e.damaged != nil {
+			return fmt.Errorf("%w; run the whole chain again: %s", e.damaged, e.command("e2e:all"))
+		}
 		there, err := e.stopPods(ctx)
 		if err != nil {
 			return fmt.Errorf("%w; collect again: go tool mage coverage:collect", err)

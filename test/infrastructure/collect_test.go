@@ -59,7 +59,7 @@ spec:
 // deployed.
 func covered(t *testing.T, config infrastructure.Config) (*fake.World, *infrastructure.Plan, *infrastructure.Environment) {
 	t.Helper()
-	root, catalog := checkout(t, deployment)
+	root, catalog := checkedOut(t, deployment)
 	for name, text := range map[string]string{
 		"go.mod":                "module x\n\ngo 1.26\n\nrequire sigs.k8s.io/kind v0.33.0\n",
 		"docker/app/Dockerfile": "FROM scratch\nCOPY app /app\n",

@@ -149,6 +149,7 @@ var variables = map[string]variable{
 	"E2E_MUTANTS": {"a regular expression of mutants to try", func(c *Config, v string) error {
 		return expression(&c.Mutants, v)
 	}},
+	"E2E_ALONE":             {"set by e2e: for a suite that has the cluster for itself", nil},
 	"E2E_TARGET":            {"the target.json of a deployed environment, for the suites", nil},
 	"E2E_TEST_POSTGRES_DSN": {"set by test:integration", nil},
 	"E2E_TEST_REDIS_ADDR":   {"set by test:integration", nil},

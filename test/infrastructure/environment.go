@@ -103,6 +103,7 @@ type Environment struct {
 	lock     *checkout.Lock
 	results  io.Writer        // the process's stdout
 	record   *coverage.Record // of the coverage variant's run
+	damaged  error            // why what record held before could not be read
 
 	applier func() (Applier, error) // once: made when first needed
 
@@ -192,8 +193,10 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })
 	if plan.Variant == Coverage {
-		if env.record, err = coverage.OpenRecord(env.recordFile()); err != nil {
-			return nil, errors.Join(err, env.Close())
+		// One that is damaged is begun anew with the next run; a cluster can be removed
+		// without one.
+		if env.record, env.damaged = coverage.OpenRecord(env.recordFile()); env.damaged != nil {
+			env.record = coverage.NewRecord(env.recordFile())
 		}
 	}
 	return env, nil

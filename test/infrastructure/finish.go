@@ -24,14 +24,10 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		// After the diagnostics, because it stops the pods.
 		err = errors.Join(err, e.CollectCoverage(ctx))
 	}
-	summarize := func() {
-		if summaryErr := e.summarize(err); summaryErr != nil {
-			e.Timeline.Say("summary: %v", summaryErr)
-		}
-	}
+	// An interrupted run has five seconds in all: what tells of it comes first.
 	interrupted := ctx.Err() != nil
 	if interrupted {
-		summarize() // a cluster may take longer to go than there is time
+		e.tell(err)
 	}
 	keep := e.Keep == KeepAlways || e.Keep == KeepFailure && err != nil
 	fresh := context.WithoutCancel(ctx)
@@ -49,7 +45,7 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		}
 	}
 	if !interrupted {
-		summarize()
+		e.tell(err)
 	}
 	doc := e.Timeline.Document()
 	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Evidence))
@@ -57,6 +53,13 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}
 	return nil
+}
+
+// tell writes the summary of a run.
+func (e *Environment) tell(outcome error) {
+	if err := e.summarize(outcome); err != nil {
+		e.Timeline.Say("summary: %v", err)
+	}
 }
 
 // Diagnose ends a run of single phases whose outcome is err: on a failure it

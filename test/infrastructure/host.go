@@ -21,6 +21,13 @@ func Doctor(ctx context.Context, plan *Plan, out io.Writer, terminal bool) error
 	if err := report.Table(out, terminal); err != nil {
 		return err
 	}
+	orphans, err := Orphans()
+	for _, orphan := range orphans {
+		fmt.Fprintf(out, "cluster %s: %s; remove it: %s\n", orphan.Name, orphan.Orphan(), orphan.Remove())
+	}
+	if err != nil {
+		fmt.Fprintf(out, "clusters of other checkouts: %v\n", err)
+	}
 	return report.Err()
 }
 

@@ -65,7 +65,7 @@ func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 		"E2E_PROCS=0":          "E2E_PROCS=0: is no number from 1 to 64",
 		"E2E_IMAGE=auto":       "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
 		"E2E_KEPE=never":       "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",
-		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_CLEAN, E2E_COVERAGE, ",
+		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_ALONE, E2E_CLEAN, E2E_COVERAGE, ",
 		"E2E_SOMETHING_ELSE=":  "",
 	} {
 		_, err := infrastructure.ReadConfig([]string{setting})
@@ -140,8 +140,8 @@ func TestImageFromAModuleIsTheVersionThatIsPulled(t *testing.T) {
 	t.Error("the catalog has no Alertmanager")
 }
 
-// checkout makes a checkout with one component whose manifests are given.
-func checkout(t *testing.T, manifest string) (string, infrastructure.Catalog) {
+// checkedOut makes a checkout with one component whose manifests are given.
+func checkedOut(t *testing.T, manifest string) (string, infrastructure.Catalog) {
 	t.Helper()
 	root := t.TempDir()
 	for path, content := range map[string]string{
@@ -181,14 +181,14 @@ func TestPlanRefusesManifestsBeforeAnythingIsBuilt(t *testing.T) {
 		{"one node port twice", service("a") + service("b"), "Services a and b ask for the same node port 30080/TCP"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			root, catalog := checkout(t, test.manifest)
+			root, catalog := checkedOut(t, test.manifest)
 			_, err := infrastructure.NewPlan(root, catalog, config(infrastructure.Standard))
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "manifests/app/base") {
 				t.Errorf("got %v, want the folder and %q", err, test.want)
 			}
 		})
 	}
-	root, catalog := checkout(t, pod)
+	root, catalog := checkedOut(t, pod)
 	catalog.Components = append(catalog.Components, infrastructure.Component{Name: "gone"})
 	_, err := infrastructure.NewPlan(root, catalog, config(infrastructure.Standard))
 	if err == nil || !strings.Contains(err.Error(), "component gone: has no folder manifests/gone/base") {
@@ -197,8 +197,8 @@ func TestPlanRefusesManifestsBeforeAnythingIsBuilt(t *testing.T) {
 }
 
 func TestTwoCheckoutsHaveTwoClusters(t *testing.T) {
-	first, catalog := checkout(t, pod)
-	second, _ := checkout(t, pod)
+	first, catalog := checkedOut(t, pod)
+	second, _ := checkedOut(t, pod)
 	a, err := infrastructure.NewPlan(first, catalog, config(infrastructure.Standard))
 	if err != nil {
 		t.Fatal(err)

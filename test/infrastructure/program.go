@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/command"
@@ -22,17 +20,9 @@ func (e *Environment) compileProgram(ctx context.Context, p Phase) error {
 	}
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
 		binary := e.programBinary(p.Name)
-		if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
-			return err
-		}
-		before := digest(binary)
-		if err := e.goRun(ctx, []string{"go", "build", "-o", binary, program.Package}, goEnv); err != nil {
-			return err
-		}
-		if before != "" && digest(binary) == before {
-			step.Cached("%s", e.relative(binary))
-		}
-		return nil
+		return e.compile(ctx, p, step, []string{binary}, func() error {
+			return e.goRun(ctx, []string{"go", "build", "-o", binary, program.Package}, goEnv)
+		})
 	})
 }
 

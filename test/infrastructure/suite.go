@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,7 +16,6 @@ import (
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
-	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -30,28 +28,20 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 		return err
 	}
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
-		binary := e.suiteBinary(p.Name)
-		if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
-			return err
-		}
-		before := digest(binary)
-		args, env := []string{"go", "test", "-c"}, goEnv
-		if compiler(ctx) {
-			args, env = append(args, "-race"), append([]string{"CGO_ENABLED=1"}, goEnv...)
-		} else {
-			step.Status("without the race detector, which needs a C compiler; install gcc or set CC")
-		}
-		if err := e.goRun(ctx, append(args, "-o", binary, suite.Package), env); err != nil {
-			return err
-		}
-		if err := e.goRun(ctx, []string{"go", "build", "-o", e.ginkgo(p.Name), ginkgoPackage}, goEnv); err != nil {
-			return err
-		}
-		// go test writes the file anew, whatever is in it.
-		if after := digest(binary); after != "" && after == before {
-			step.Cached("%s", e.relative(binary))
-		}
-		if err := e.noteSources(p); err != nil {
+		binary, ginkgo := e.suiteBinary(p.Name), e.ginkgo(p.Name)
+		err := e.compile(ctx, p, step, []string{binary, ginkgo}, func() error {
+			args, env := []string{"go", "test", "-c"}, goEnv
+			if e.compiler(ctx) {
+				args, env = append(args, "-race"), append([]string{"CGO_ENABLED=1"}, goEnv...)
+			} else {
+				step.Status("without the race detector, which needs a C compiler; install gcc or set CC")
+			}
+			if err := e.goRun(ctx, append(args, "-o", binary, suite.Package), env); err != nil {
+				return err
+			}
+			return e.goRun(ctx, []string{"go", "build", "-o", ginkgo, ginkgoPackage}, goEnv)
+		})
+		if err != nil {
 			return err
 		}
 		return e.selects(ctx, p.Name, step)
@@ -65,29 +55,14 @@ const ginkgoPackage = "github.com/onsi/ginkgo/v2/ginkgo"
 // ginkgo is that program, one a suite because both may be compiled at once.
 func (e *Environment) ginkgo(suite string) string { return e.state.Build("ginkgo-" + suite) }
 
-// goRun runs the go command in the checkout.
-func (e *Environment) goRun(ctx context.Context, args, env []string) error {
-	return e.adapters.Runner.Run(ctx, command.Cmd{Args: args, Dir: e.Root, Env: env})
-}
-
 // compiler tells whether the C compiler is there that the race detector needs.
-func compiler(ctx context.Context) bool {
-	name, err := command.Output(ctx, command.Local{}, "go", "env", "CC")
+func (e *Environment) compiler(ctx context.Context) bool {
+	name, err := command.Output(ctx, e.adapters.Runner, "go", "env", "CC")
 	if err != nil || name == "" {
 		return false
 	}
 	_, err = command.Find(strings.Fields(name)[0])
 	return err == nil
-}
-
-// digest identifies what is in a file; empty if it cannot be read.
-func digest(path string) string {
-	inputs := image.NewInputs()
-	inputs.File(os.DirFS(filepath.Dir(path)), filepath.Base(path))
-	if inputs.Err() != nil {
-		return ""
-	}
-	return image.Image{Inputs: inputs}.Ref()
 }
 
 func (e *Environment) suiteBinary(name string) string { return e.state.Build(name + ".test") }
@@ -171,6 +146,9 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 			// Specs wait more than they compute.
 			procs = max(4, runtime.NumCPU())
 		}
+		if known {
+			procs = min(procs, count) // each costs a second to start
+		}
 		args := []string{e.ginkgo(name), "run",
 			"--procs=" + strconv.Itoa(procs), "--randomize-all", "--keep-going",
 			"--fail-on-pending", "--fail-on-empty",
@@ -185,7 +163,7 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		err := e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
-			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile()}, goEnv...),
+			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile(), "E2E_ALONE=true"}, goEnv...),
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.Flush()

@@ -98,6 +98,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 	wd := must(os.Getwd())
 	run = session.Begin(must(target.Read(os.Getenv, wd)))
 	kube = must(cluster.Connect(run.Target))
+	Expect(run.Sweep(ctx, kube, os.Getenv)).To(Succeed())
 	run.Tokens["both"] = must(run.Account(ctx, kube, "both", reader, writer))
 	Expect(kube.AwaitAccess(ctx, run.Tokens["both"], "get", service)).To(Succeed())
 	Expect(kube.AwaitAccess(ctx, run.Tokens["both"], "create", service)).To(Succeed())

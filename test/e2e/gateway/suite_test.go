@@ -113,6 +113,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 	wd := must(os.Getwd())
 	run = session.Begin(must(target.Read(os.Getenv, wd)))
 	kube = must(cluster.Connect(run.Target))
+	Expect(run.Sweep(ctx, kube, os.Getenv)).To(Succeed())
 	run.Tokens["sender"] = must(run.Account(ctx, kube, "sender", "gateway-signal-sender"))
 	run.Tokens["auditor"] = must(run.Account(ctx, kube, "auditor", "data-storage-reader"))
 	Expect(kube.AwaitAccess(ctx, run.Tokens["sender"], "create", "gateway-service")).To(Succeed())

@@ -58,12 +58,16 @@ func (t *Target) Write(path string) error {
 }
 
 // Read returns the environment that EnvFile names, else the most recent one of the
-// checkout that dir lies in. Its error says how to make an environment.
+// checkout that dir lies in, which must be that checkout's own. Its error says how to make
+// an environment.
 func Read(getenv func(string) string, dir string) (*Target, error) {
-	path := getenv(EnvFile)
+	path, own := getenv(EnvFile), ""
 	if path == "" {
 		root, err := moduleRoot(dir)
 		if err != nil {
+			return nil, err
+		}
+		if own, err = filepath.EvalSymlinks(root); err != nil {
 			return nil, err
 		}
 		path = filepath.Join(root, ".e2e", "last", "target.json")
@@ -78,6 +82,9 @@ func Read(getenv func(string) string, dir string) (*Target, error) {
 	t := &Target{}
 	if err := json.Unmarshal(data, t); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if own != "" && !strings.HasPrefix(t.Kubeconfig, own+string(filepath.Separator)) {
+		return nil, fmt.Errorf("%s: is of another checkout's cluster, %s, and came here by copying; make one here: E2E_KEEP=always go tool mage e2e:gateway", path, t.Kubeconfig)
 	}
 	if _, err := os.Stat(t.Kubeconfig); err != nil {
 		return nil, fmt.Errorf("%s: its cluster %s is gone (%w); make one and keep it: E2E_KEEP=always go tool mage e2e:gateway", path, t.Cluster, err)

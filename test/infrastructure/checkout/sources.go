@@ -14,8 +14,7 @@ import (
 // what is in each.
 type Sources map[string]string
 
-// Sources reads all regular files of the checkout, but those in folders that begin with a
-// dot.
+// Sources reads all files of the checkout, but those in folders that begin with a dot.
 func (c Checkout) Sources() (Sources, error) {
 	sources := Sources{}
 	root := os.DirFS(c.Root)
@@ -25,12 +24,12 @@ func (c Checkout) Sources() (Sources, error) {
 			return err
 		case entry.IsDir() && path != "." && strings.HasPrefix(entry.Name(), "."):
 			return fs.SkipDir
-		case !entry.Type().IsRegular():
+		case entry.IsDir():
 			return nil
 		}
 		data, err := fs.ReadFile(root, path)
 		if err != nil {
-			return err
+			return nil // a link to nothing or to a folder, a socket: nothing is compiled of it
 		}
 		sum := sha256.Sum256(data)
 		sources[path] = hex.EncodeToString(sum[:8])

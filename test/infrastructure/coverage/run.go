@@ -34,9 +34,12 @@ type Record struct {
 	err error
 }
 
+// NewRecord begins a record in a file, whatever is in it.
+func NewRecord(file string) *Record { return &Record{file: file} }
+
 // OpenRecord reads the record in a file, or begins one that is not yet written.
 func OpenRecord(file string) (*Record, error) {
-	record := &Record{file: file}
+	record := NewRecord(file)
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return record, nil

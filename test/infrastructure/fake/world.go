@@ -5,6 +5,7 @@ package fake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -128,14 +129,13 @@ func (w *World) change(ctx context.Context, call string, change func()) error {
 	return nil
 }
 
-// Run stands for the go command and ginkgo: it leaves the files that they leave.
+// Run stands for the go command and ginkgo: it leaves the files that they leave, a report
+// also where it fails.
 func (w *World) Run(ctx context.Context, cmd command.Cmd) error {
-	if err := w.did(ctx, "run "+strings.Join(cmd.Args, " ")); err != nil {
-		return err
-	}
+	outcome := w.did(ctx, "run "+strings.Join(cmd.Args, " "))
 	report, dir := "", ""
 	for i, arg := range cmd.Args {
-		if arg == "-o" {
+		if arg == "-o" && outcome == nil {
 			if err := compiled(cmd.Args[i+1], cmd.Args[i+2:]); err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ func (w *World) Run(ctx context.Context, cmd command.Cmd) error {
 		}
 	}
 	if report == "" {
-		return nil
+		return outcome
 	}
 	text := `[{"SpecReports":[{"LeafNodeType":"It","LeafNodeText":"x","State":"passed"}]}]`
 	if w.Report != nil {
@@ -160,7 +160,7 @@ func (w *World) Run(ctx context.Context, cmd command.Cmd) error {
 	if !filepath.IsAbs(report) {
 		report = filepath.Join(dir, report)
 	}
-	return os.WriteFile(report, []byte(text), 0o644)
+	return errors.Join(outcome, os.WriteFile(report, []byte(text), 0o644))
 }
 
 // compiled leaves the programs of packages, with their names in them.

@@ -1,0 +1,86 @@
+package infrastructure
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
+)
+
+// goEnv keeps the user's own settings for Go out of what is built here.
+var goEnv = []string{"GOFLAGS=", "GOWORK=off"}
+
+// goRun runs the go command in the checkout.
+func (e *Environment) goRun(ctx context.Context, args, env []string) error {
+	return e.adapters.Runner.Run(ctx, command.Cmd{Args: args, Dir: e.Root, Env: env})
+}
+
+// compile has build make programs, unless they are there and nothing is another than it
+// was then: no file of the checkout, no setting of Go's and not the programs themselves.
+// The go command would find out the same in seconds, package by package, and link a test
+// anew each time.
+func (e *Environment) compile(ctx context.Context, p Phase, step *timeline.Step, programs []string, build func() error) error {
+	if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
+		return err
+	}
+	// Before the programs are made: what is edited meanwhile may or may not be in them.
+	sources, err := e.state.Sources()
+	if err != nil {
+		return err
+	}
+	if sources["go env"], err = e.goSettings(ctx); err != nil {
+		return err
+	}
+	if e.Overlay == "" && stamp(sources, programs) && len(sources.Changed(e.state.BuiltOf(p.String()))) == 0 {
+		step.Cached("%s", e.relative(programs[0]))
+		return nil
+	}
+	before := digests(programs)
+	if err := build(); err != nil {
+		return err
+	}
+	// go test writes the file anew, whatever is in it.
+	if slices.Equal(digests(programs), before) && !slices.Contains(before, "") {
+		step.Cached("%s", e.relative(programs[0]))
+	}
+	if e.Overlay != "" || !stamp(sources, programs) {
+		return nil
+	}
+	return e.state.Built(p.String(), sources)
+}
+
+// goSettings are those by which the same files become other programs.
+func (e *Environment) goSettings(ctx context.Context) (string, error) {
+	return command.Output(ctx, e.adapters.Runner, "go", "env", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CC", "CGO_CFLAGS", "CGO_LDFLAGS", "PATH")
+}
+
+// stamp adds when programs were written, and how long they are. It tells whether all are
+// there.
+func stamp(sources checkout.Sources, programs []string) bool {
+	for _, program := range programs {
+		info, err := os.Stat(program)
+		if err != nil {
+			return false
+		}
+		sources["program "+filepath.Base(filepath.Dir(program))+"/"+filepath.Base(program)] = fmt.Sprint(info.ModTime().UnixNano(), info.Size(), info.Mode())
+	}
+	return true
+}
+
+// digests identify what is in files; empty for one that cannot be read.
+func digests(files []string) []string {
+	sums := make([]string, len(files))
+	for i, file := range files {
+		inputs := image.NewInputs().File(os.DirFS(filepath.Dir(file)), filepath.Base(file))
+		if inputs.Err() == nil {
+			sums[i] = image.Image{Inputs: inputs}.Ref()
+		}
+	}
+	return sums
+}
