@@ -6,8 +6,6 @@ import (
 	"context"
 
 	"github.com/magefile/mage/mg"
-
-	"kubernaut.ai/e2e/test/infrastructure"
 )
 
 // Coverage reports what the services' pods and tests have run.
@@ -18,10 +16,4 @@ type Coverage mg.Namespace
 // The chains do so at their end. It is for a run that was interrupted there, and for
 // tests that were run since: what the pods left is read again, also when the cluster
 // is gone.
-func (Coverage) Collect(ctx context.Context) error {
-	env, err := environment(ctx, string(infrastructure.Coverage))
-	if err != nil {
-		return err
-	}
-	return env.CollectCoverage(ctx)
-}
+func (Coverage) Collect(ctx context.Context) error { return kubernaut.CollectCoverage(ctx) }

@@ -12,17 +12,16 @@ import (
 type Deploy mg.Namespace
 
 // Infra deploys PostgreSQL and Redis.
-func (Deploy) Infra(ctx context.Context) error { return deployOf(ctx, deployInfra) }
+func (Deploy) Infra(ctx context.Context) error { return kubernaut.Deploy(ctx, "infra") }
 
 // Migrations brings the database to the schema of the DataStorage.
-func (Deploy) Migrations(ctx context.Context) error { return deployOf(ctx, deployMigrations) }
+func (Deploy) Migrations(ctx context.Context) error { return kubernaut.Deploy(ctx, "migrations") }
 
 // DataStorage deploys the DataStorage.
-func (Deploy) DataStorage(ctx context.Context) error { return deployOf(ctx, deployDataStorage) }
+func (Deploy) DataStorage(ctx context.Context) error { return kubernaut.Deploy(ctx, "datastorage") }
 
-// Gateway deploys the Gateway, and so everything.
-func (Deploy) Gateway(ctx context.Context) error { return deployOf(ctx, deployGateway) }
+// Gateway deploys the Gateway, and so all that it needs.
+func (Deploy) Gateway(ctx context.Context) error { return kubernaut.Deploy(ctx, "gateway") }
 
-func deployOf(ctx context.Context, phase func(context.Context, string) error) error {
-	return phases(ctx, func(variant string) []any { return []any{mg.F(phase, variant)} })
-}
+// Alertmanager deploys Alertmanager, configured to send to the Gateway.
+func (Deploy) Alertmanager(ctx context.Context) error { return kubernaut.Deploy(ctx, "alertmanager") }

@@ -12,169 +12,19 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/magefile/mage/mg"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"kubernaut.ai/e2e/test/infrastructure"
-	"kubernaut.ai/e2e/test/infrastructure/apply"
-	"kubernaut.ai/e2e/test/infrastructure/cluster"
-	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/fake"
+	"kubernaut.ai/e2e/test/infrastructure/targets"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// fake is every adapter at once: it does nothing, remembers what was asked of it,
-// and fails where the test says.
-type fake struct {
-	root string
-	fail func(call string) error
-
-	mu      sync.Mutex
-	calls   []string
-	created bool
-}
-
-func (f *fake) did(ctx context.Context, call string) error {
-	f.mu.Lock()
-	f.calls = append(f.calls, call)
-	f.mu.Unlock()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	if f.fail != nil {
-		return f.fail(call)
-	}
-	return nil
-}
-
-func (f *fake) called(prefix string) bool { return f.find(prefix) != "" }
-
-// find returns the first call that begins like this; empty if there was none.
-func (f *fake) find(prefix string) string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, call := range f.calls {
-		if strings.HasPrefix(call, prefix) {
-			return call
-		}
-	}
-	return ""
-}
-
-// Run stands for go build, go test -c and ginkgo: it leaves the files they leave.
-func (f *fake) Run(ctx context.Context, cmd command.Cmd) error {
-	if err := f.did(ctx, "run "+strings.Join(cmd.Args, " ")); err != nil {
-		return err
-	}
-	for i, arg := range cmd.Args {
-		if arg != "-o" {
-			continue
-		}
-		out := cmd.Args[i+1]
-		if !strings.HasSuffix(out, "/") {
-			return os.WriteFile(out, []byte(arg), 0o755)
-		}
-		for _, pkg := range cmd.Args[i+2:] {
-			if err := os.WriteFile(filepath.Join(out, filepath.Base(pkg)), []byte(pkg), 0o755); err != nil {
-				return err
-			}
-		}
-	}
-	for _, arg := range cmd.Args {
-		if name, ok := strings.CutPrefix(arg, "--json-report="); ok {
-			report := `[{"SpecReports":[{"LeafNodeType":"It","LeafNodeText":"x","State":"passed"}]}]`
-			dir := ""
-			for _, other := range cmd.Args {
-				if d, ok := strings.CutPrefix(other, "--output-dir="); ok {
-					dir = d
-				}
-			}
-			return os.WriteFile(filepath.Join(dir, name), []byte(report), 0o644)
-		}
-	}
-	return nil
-}
-
-func (f *fake) Build(ctx context.Context, dir, ref, target string, labels ...string) error {
-	return f.did(ctx, "build "+ref)
-}
-
-// Exists: third-party images are there, services are not.
-func (f *fake) Exists(ctx context.Context, ref string) (bool, error) {
-	return strings.HasPrefix(ref, "docker.io/"), f.did(ctx, "exists "+ref)
-}
-func (f *fake) Pull(ctx context.Context, ref string, _ time.Duration) error {
-	return f.did(ctx, "pull "+ref)
-}
-func (f *fake) Save(ctx context.Context, w io.Writer, refs ...string) error {
-	return f.did(ctx, "save "+strings.Join(refs, " "))
-}
-func (f *fake) RunPrivileged(ctx context.Context, ref string, _, _ []string, _ io.Writer, _ string, _ ...string) error {
-	return f.did(ctx, "privileged "+ref)
-}
-func (f *fake) Images(ctx context.Context, label string) ([]string, error) {
-	return nil, f.did(ctx, "images")
-}
-func (f *fake) Remove(ctx context.Context, refs ...string) error { return f.did(ctx, "remove") }
-
-// kindFake has the methods that clash with the engine's names.
-type kindFake struct{ *fake }
-
-func (k kindFake) Create(ctx context.Context, spec cluster.Spec, _ func(error)) error {
-	k.mu.Lock()
-	k.created = true
-	k.mu.Unlock()
-	return k.did(ctx, "create")
-}
-func (k kindFake) Ready(ctx context.Context) error { return k.did(ctx, "ready") }
-func (k kindFake) Delete(ctx context.Context) error {
-	k.mu.Lock()
-	k.created = false
-	k.mu.Unlock()
-	return k.did(ctx, "delete")
-}
-func (k kindFake) Nodes(ctx context.Context) ([]string, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.created {
-		return []string{"test-control-plane"}, nil
-	}
-	return nil, nil
-}
-func (k kindFake) All(ctx context.Context) ([]string, error) { return k.Nodes(ctx) }
-func (k kindFake) Ports(ctx context.Context, node string) (map[int32]string, error) {
-	ports := map[int32]string{}
-	for port := int32(30000); port < 31000; port++ {
-		ports[port] = "127.0.0.1:1"
-	}
-	return ports, nil
-}
-func (k kindFake) Images(ctx context.Context, node string) ([]string, error) { return nil, nil }
-func (k kindFake) Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error {
-	return save(ctx, io.Discard)
-}
-
-type applierFake struct{ *fake }
-
-func (a applierFake) Apply(ctx context.Context, objs []*unstructured.Unstructured) (apply.ChangeSet, error) {
-	var changes apply.ChangeSet
-	for _, obj := range objs {
-		changes = append(changes, apply.Change{Object: apply.RefOf(obj), Action: apply.Created})
-	}
-	return changes, a.did(ctx, "apply "+changes[0].Object.String())
-}
-func (a applierFake) Wait(ctx context.Context, changes apply.ChangeSet) error {
-	return a.did(ctx, "wait "+changes[0].Object.String())
-}
-
-// openFake puts an environment with recording adapters where the targets look for
-// it. Mage remembers phases by their arguments, so a variant's name of its own gives
-// each test phases that have not run; what ends in coverage is the coverage variant.
-func openFake(t *testing.T, variant string, fail func(call string) error) (*fake, *infrastructure.Environment) {
+// openFake makes the targets of a variant work on a world that does nothing. A variant's
+// name of its own gives each test a checkout of its own; what ends in coverage is the
+// coverage variant.
+func openFake(t *testing.T, variant string, fail func(call string) error) (*fake.World, *infrastructure.Environment, targets.Targets) {
 	t.Helper()
 	root, err := filepath.Abs("..")
 	if err != nil {
@@ -189,37 +39,33 @@ func openFake(t *testing.T, variant string, fail func(call string) error) (*fake
 		t.Fatal(err)
 	}
 	plan.Root, plan.ClusterName = t.TempDir(), "test"
-	plan.Dir = filepath.Join(plan.Root, ".e2e", "test")
-	if err := os.MkdirAll(plan.Dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	for _, name := range []string{"docker", "go.mod"} {
 		if err := os.Symlink(filepath.Join(root, name), filepath.Join(plan.Root, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(plan.Dir, "kubeconfig"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	world := &fake.World{Name: plan.ClusterName}
+	if fail != nil {
+		world.Fail = func(_ context.Context, call string) error { return fail(call) }
 	}
-	f := &fake{root: plan.Root, fail: fail}
-	env, err := infrastructure.OpenWith(plan, infrastructure.Screen{Out: io.Discard}, infrastructure.Adapters{
-		EngineName: "podman", Runner: f, Engine: f, Cluster: kindFake{f},
-		Connect: func(string) (infrastructure.Applier, error) { return applierFake{f}, nil },
-		Stop: func(ctx context.Context, _, _ string, deployments []string, _ func(*corev1.Pod)) error {
-			return f.did(ctx, "stop "+strings.Join(deployments, " "))
-		},
-		Follow: func(ctx context.Context, _, _ string, _ func(*corev1.Pod)) error {
-			<-ctx.Done()
-			return nil
-		},
-	})
+	env, err := infrastructure.OpenWith(t.Context(), plan, infrastructure.Screen{Out: io.Discard}, world.Adapters())
 	if err != nil {
 		t.Fatal(err)
 	}
-	environments.Lock()
-	environments.open[variant] = env
-	environments.Unlock()
-	return f, env
+	project := targets.Of(infrastructure.Kubernaut()).In(config.Variant)
+	project.Root = root
+	project.Open = func(context.Context, *infrastructure.Plan, infrastructure.Screen) (*infrastructure.Environment, error) {
+		return env, nil
+	}
+	return world, env, project
+}
+
+// use puts targets in place of the real ones until the test ends.
+func use(t *testing.T, standard, coverage targets.Targets) {
+	t.Helper()
+	before, coveredBefore := kubernaut, covered
+	t.Cleanup(func() { kubernaut, covered = before, coveredBefore })
+	kubernaut, covered = standard, coverage
 }
 
 func steps(env *infrastructure.Environment, phase string) []timeline.Entry {
@@ -246,8 +92,8 @@ func one(t *testing.T, env *infrastructure.Environment, phase, name string) time
 func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
 	for _, variant := range []string{"order", "order-coverage"} {
 		t.Run(variant, func(t *testing.T) {
-			_, env := openFake(t, variant, nil)
-			err := end2end(t.Context(), variant, mg.F(e2eGateway, variant))
+			_, env, project := openFake(t, variant, nil)
+			err := project.EndToEnd(t.Context(), "gateway")
 			if env.Variant == infrastructure.Coverage {
 				// No pod ran, so none left counters, and that must be an error.
 				if err == nil || !strings.Contains(err.Error(), "coverage of gateway: no pod ran") {
@@ -281,6 +127,8 @@ func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
 			after(one(t, env, "deploy", "migrations"), one(t, env, "load", "datastorage"))
 			after(one(t, env, "deploy", "datastorage"), one(t, env, "deploy", "migrations"))
 			after(one(t, env, "deploy", "gateway"), one(t, env, "load", "gateway"))
+			after(one(t, env, "deploy", "alertmanager"), one(t, env, "load", "alertmanager"))
+			after(one(t, env, "suite", "gateway"), one(t, env, "deploy", "alertmanager"))
 			after(one(t, env, "suite", "gateway"), one(t, env, "deploy", "gateway"))
 			after(one(t, env, "teardown", "cluster"), one(t, env, "suite", "gateway"))
 		})
@@ -290,7 +138,7 @@ func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
 func TestLoadsRunBesideTheInfrastructure(t *testing.T) {
 	const variant = "beside"
 	loading, deployed := make(chan struct{}), make(chan struct{})
-	_, _ = openFake(t, variant, func(call string) error {
+	_, _, project := openFake(t, variant, func(call string) error {
 		switch {
 		case strings.HasPrefix(call, "save localhost/kubernaut-e2e/gateway:"):
 			close(loading)
@@ -303,37 +151,37 @@ func TestLoadsRunBesideTheInfrastructure(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := end2end(ctx, variant, mg.F(e2eGateway, variant)); err != nil {
+	if err := project.EndToEnd(ctx, "gateway"); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestFailingBuildCreatesNoCluster(t *testing.T) {
 	const variant = "broken"
-	f, env := openFake(t, variant, func(call string) error {
+	f, env, project := openFake(t, variant, func(call string) error {
 		if strings.HasPrefix(call, "build localhost/kubernaut-e2e/gateway:") {
 			return errors.New("COPY gateway: no space left on device")
 		}
 		return nil
 	})
-	err := end2end(t.Context(), variant, mg.F(e2eGateway, variant))
+	err := project.EndToEnd(t.Context(), "gateway")
 	if err == nil || !strings.HasPrefix(err.Error(), "build/gateway: docker/gateway/Dockerfile: COPY gateway: no space left on device") {
 		t.Errorf("got %v, want the build's failure first", err)
 	}
-	if f.called("create") || len(steps(env, "cluster")) != 0 {
+	if f.Called("create") || len(steps(env, "cluster")) != 0 {
 		t.Error("a cluster was created although a build failed")
 	}
 }
 
 func TestFailingLoadStopsItsBranchAndCancelsTheOthers(t *testing.T) {
 	const variant = "badload"
-	f, env := openFake(t, variant, func(call string) error {
+	f, env, project := openFake(t, variant, func(call string) error {
 		if strings.HasPrefix(call, "save localhost/kubernaut-e2e/gateway:") {
 			return errors.New("unexpected EOF")
 		}
 		return nil
 	})
-	err := end2end(t.Context(), variant, mg.F(e2eGateway, variant))
+	err := project.EndToEnd(t.Context(), "gateway")
 	if err == nil || !strings.HasPrefix(err.Error(), "load/gateway: unexpected EOF") {
 		t.Errorf("got %v, want the load's failure first", err)
 	}
@@ -345,14 +193,15 @@ func TestFailingLoadStopsItsBranchAndCancelsTheOthers(t *testing.T) {
 	if len(steps(env, "suite")) != 0 {
 		t.Error("the suite ran although a load failed")
 	}
-	if !f.called("delete") {
+	if !f.Called("delete") {
 		t.Error("E2E_KEEP=never left the cluster")
 	}
 }
 
 func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
-	standard, plain := openFake(t, string(infrastructure.Standard), nil)
-	instrumented, covered := openFake(t, string(infrastructure.Coverage), nil)
+	standard, plain, project := openFake(t, string(infrastructure.Standard), nil)
+	instrumented, covered, coverageProject := openFake(t, string(infrastructure.Coverage), nil)
+	use(t, project, coverageProject)
 	if err := (E2e{}).Gateway(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +209,7 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 		t.Fatalf("got %v, want coverage to be missed and nothing else", err)
 	}
 	for _, env := range []*infrastructure.Environment{plain, covered} {
-		for phase, want := range map[string]int{"build": len(env.Images) + 2, "cluster": 1, "load": 4, "deploy": 5, "suite": 1, "teardown": 1} {
+		for phase, want := range map[string]int{"build": len(env.Images) + 2, "cluster": 1, "load": 5, "deploy": 6, "suite": 1, "teardown": 1} {
 			if got := len(steps(env, phase)); got != want {
 				t.Errorf("%s: got %d steps of phase %s, want %d", env.Variant, got, phase, want)
 			}
@@ -369,13 +218,13 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 	if detail := one(t, plain, "build", "gateway").Detail; detail == one(t, covered, "build", "gateway").Detail {
 		t.Errorf("both variants have the image %s", detail)
 	}
-	if !standard.called("run go build") || standard.called("stop") {
+	if !standard.Called("run go build") || standard.Called("stop") {
 		t.Error("the standard chain did not compile, or it collected coverage")
 	}
-	if stop := instrumented.find("stop "); !regexp.MustCompile(`\bgateway\b.*\bdatastorage\b`).MatchString(stop) {
+	if stop := instrumented.Find("stop "); !regexp.MustCompile(`\bgateway\b.*\bdatastorage\b`).MatchString(stop) {
 		t.Errorf("got %q, want the pods to be stopped, the dependent ones first", stop)
 	}
-	record, err := os.ReadFile(filepath.Join(covered.Dir, "coverage", "run.json"))
+	record, err := os.ReadFile(filepath.Join(covered.Root, ".e2e", covered.ClusterName, "coverage", "run.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,15 +239,23 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 
 func TestCoverageVariableSelectsTheCoverageChain(t *testing.T) {
 	t.Setenv("E2E_COVERAGE", "true")
-	if variant, err := selected(); err != nil || variant != string(infrastructure.Coverage) {
+	variant := infrastructure.Variant("")
+	project := targets.Of(infrastructure.Kubernaut())
+	project.Root = ".."
+	stop := errors.New("opened")
+	project.Open = func(_ context.Context, plan *infrastructure.Plan, _ infrastructure.Screen) (*infrastructure.Environment, error) {
+		variant = plan.Variant
+		return nil, stop
+	}
+	if err := project.EndToEnd(t.Context(), "gateway"); !errors.Is(err, stop) || variant != infrastructure.Coverage {
 		t.Errorf("got %q and %v, want the variant of e2e:gatewayCoverage", variant, err)
 	}
 }
 
 func TestCoverageIsAskedOfWhatWasDeployed(t *testing.T) {
 	const variant = "alone-coverage"
-	_, _ = openFake(t, variant, nil)
-	err := end2end(t.Context(), variant, mg.F(e2eDataStorage, variant))
+	_, _, project := openFake(t, variant, nil)
+	err := project.EndToEnd(t.Context(), "datastorage")
 	if err == nil || !strings.Contains(err.Error(), "coverage of datastorage: no pod ran") || strings.Contains(err.Error(), "coverage of gateway") {
 		t.Errorf("got %v, want coverage of the data storage to be missed, and of it only", err)
 	}

@@ -12,17 +12,16 @@ import (
 type Load mg.Namespace
 
 // All loads every image that the nodes do not have.
-func (Load) All(ctx context.Context) error { return phases(ctx, loads) }
+func (Load) All(ctx context.Context) error { return kubernaut.Load(ctx) }
 
 // Gateway loads the Gateway's image.
-func (Load) Gateway(ctx context.Context) error { return loadOf(ctx, "gateway") }
+func (Load) Gateway(ctx context.Context) error { return kubernaut.Load(ctx, "gateway") }
 
 // DataStorage loads the DataStorage's image.
-func (Load) DataStorage(ctx context.Context) error { return loadOf(ctx, "datastorage") }
+func (Load) DataStorage(ctx context.Context) error { return kubernaut.Load(ctx, "datastorage") }
 
 // Infra loads the images of PostgreSQL and Redis.
-func (Load) Infra(ctx context.Context) error { return loadOf(ctx, infra...) }
+func (Load) Infra(ctx context.Context) error { return kubernaut.Load(ctx, "postgres", "redis") }
 
-func loadOf(ctx context.Context, names ...string) error {
-	return phases(ctx, func(variant string) []any { return forEach(load, variant, names) })
-}
+// Alertmanager loads the image of Alertmanager.
+func (Load) Alertmanager(ctx context.Context) error { return kubernaut.Load(ctx, "alertmanager") }

@@ -1,5 +1,6 @@
-// Datastorage keeps audit events. Without arguments it serves the API; with the
-// argument migrate it brings the database to its schema and ends.
+// Datastorage keeps audit events. Without arguments it serves the API. With the argument
+// migrate it brings the database to its schema and ends; dead list shows the events that
+// were set aside, and dead retry puts them back.
 package main
 
 import (
@@ -25,12 +26,21 @@ func main() {
 		Pod:        os.Getenv("POD_NAME"),
 		Namespace:  os.Getenv("POD_NAMESPACE"),
 		Log:        os.Stdout,
+		Out:        os.Stdout,
 	}
 	run := app.Run
-	if len(os.Args) == 2 && os.Args[1] == "migrate" {
+	switch args := os.Args[1:]; {
+	case len(args) == 0:
+	case len(args) == 1 && args[0] == "migrate":
 		run = app.Migrate
-	} else if len(os.Args) > 1 {
-		app.NewLog(os.Stdout, slog.LevelInfo).Error("usage: datastorage [migrate]")
+	case len(args) == 2 && args[0] == "dead" && args[1] == "list":
+		run = app.ListDead
+	case len(args) == 3 && args[0] == "dead" && args[1] == "retry" && args[2] == "all":
+		run = func(ctx context.Context, opts app.Options) error { return app.RetryDead(ctx, opts) }
+	case len(args) > 2 && args[0] == "dead" && args[1] == "retry":
+		run = func(ctx context.Context, opts app.Options) error { return app.RetryDead(ctx, opts, args[2:]...) }
+	default:
+		app.NewLog(os.Stdout, slog.LevelInfo).Error("usage: datastorage [migrate | dead list | dead retry all | dead retry <entry>...]")
 		os.Exit(2)
 	}
 	if err := run(ctx, opts); err != nil {

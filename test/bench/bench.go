@@ -26,9 +26,7 @@ import (
 	"kubernaut.ai/e2e/test/e2e/signals"
 	"kubernaut.ai/e2e/test/e2e/stores"
 	"kubernaut.ai/e2e/test/e2e/target"
-	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/command"
-	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
 const (
@@ -66,57 +64,24 @@ type bed struct {
 }
 
 // Services loads the Gateway and DataStorage of the environment one scenario after
-// the other, those whose names E2E_FOCUS matches, prints the report on out and writes
-// it to bench.json in the evidence folder. Its error says that the benchmark could not
-// run, or what was answered and is not stored.
-func Services(ctx context.Context, env *infrastructure.Environment, out io.Writer) error {
-	return env.Timeline.Step(ctx, "bench", "services", func(ctx context.Context, step *timeline.Step) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, whole, fmt.Errorf("not done after %s", whole))
-		defer cancel()
-		focus, err := regexp.Compile(env.Config.Suite.Focus)
-		if err != nil {
-			return fmt.Errorf("E2E_FOCUS: %w", err)
-		}
-		t, err := describe(ctx, env)
-		if err != nil {
-			return err
-		}
-		report, err := measureAll(ctx, t, env.Runner, focus, step.Status)
-		if report == nil {
-			return err
-		}
-		file := filepath.Join(env.Dir, "bench.json")
-		err = errors.Join(err, report.write(file), report.Print(out))
-		step.Detail("%s; %s", report.summary(), file)
-		if len(report.Problems) > 0 {
-			err = errors.Join(err, errors.New(strings.Join(report.Problems, "\n")))
-		}
+// the other, those whose names focus matches, prints the report on out and writes it to
+// bench.json in the folder evidence. progress gets a line for each step. Its error says
+// that the benchmark could not run, or what was answered and is not stored.
+func Services(ctx context.Context, t *target.Target, focus *regexp.Regexp, evidence string, out, progress io.Writer) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, whole, fmt.Errorf("not done after %s", whole))
+	defer cancel()
+	status := func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }
+	report, err := measureAll(ctx, t, command.Local{}, focus, status)
+	if report == nil {
 		return err
-	})
-}
-
-// describe is the environment as suites see it, but for the images.
-func describe(ctx context.Context, env *infrastructure.Environment) (*target.Target, error) {
-	nodes, err := env.Cluster.Nodes(ctx)
-	if err != nil {
-		return nil, err
 	}
-	first := env.ClusterName + "-control-plane"
-	if !slices.Contains(nodes, first) {
-		return nil, fmt.Errorf("cluster %s: its node %s does not run", env.ClusterName, first)
+	file := filepath.Join(evidence, "bench.json")
+	err = errors.Join(err, report.write(file), report.Print(out))
+	status("%s; %s", report.summary(), file)
+	if len(report.Problems) > 0 {
+		err = errors.Join(err, errors.New(strings.Join(report.Problems, "\n")))
 	}
-	mapped, err := env.Cluster.Ports(ctx, first)
-	if err != nil {
-		return nil, err
-	}
-	t := &target.Target{
-		Cluster: env.ClusterName, Variant: string(env.Variant), Engine: env.EngineName, Nodes: nodes,
-		Kubeconfig: filepath.Join(env.Dir, "kubeconfig"), Namespace: env.Namespace, Artifacts: env.Dir, Endpoints: map[string]string{},
-	}
-	for _, port := range env.NodePorts {
-		t.Endpoints[port.Service+"/"+port.Port] = mapped[port.NodePort]
-	}
-	return t, nil
+	return err
 }
 
 // measureAll runs the scenarios whose names focus matches. The report holds those that

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 
 	"kubernaut.ai/e2e/test/infrastructure/bootstrap"
@@ -16,20 +18,18 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// Build makes the image, or finds it: a service's is compiled here, a third-party
-// one is obtained as the image policy says.
-func (e *Environment) Build(ctx context.Context, name string) error {
-	spec, err := e.image(name)
+// buildImage makes the image, or finds it: a service's is made of its program, a
+// third-party one is obtained as the image policy says.
+func (e *Environment) buildImage(ctx context.Context, p Phase) error {
+	spec, err := e.image(p.Name)
 	if err != nil {
 		return err
 	}
 	timeout, fn := e.Timeouts.Build, e.buildService
 	if spec.Package == "" {
 		timeout, fn = e.Timeouts.Obtain, e.obtain
-	} else if err := e.compile(ctx); err != nil {
-		return err
 	}
-	return e.step(ctx, "build", name, timeout, func(ctx context.Context, step *timeline.Step) error {
+	return e.step(ctx, p, timeout, func(ctx context.Context, step *timeline.Step) error {
 		return fn(ctx, step, spec)
 	})
 }
@@ -37,24 +37,18 @@ func (e *Environment) Build(ctx context.Context, name string) error {
 // buildService builds the image of a compiled service if no image of these inputs
 // exists.
 func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spec ImageSpec) error {
-	source := e.source(spec)
-	binary := filepath.Base(spec.Package)
-	inputs := image.NewInputs().
-		Text("platform", runtime.GOOS+"/"+runtime.GOARCH).
-		Text("variant", string(e.Variant)).
-		File(os.DirFS(source), "Dockerfile").
-		File(os.DirFS(e.binaries()), binary)
-	if err := inputs.Err(); err != nil {
+	ref, err := e.serviceRef(spec)
+	if err != nil {
 		return err
 	}
-	ref := image.Image{Name: spec.Name, Inputs: inputs}.Ref()
-	if found, err := e.Engine.Exists(ctx, ref); err != nil {
+	source, program := e.source(spec), e.program(spec)
+	if found, err := e.adapters.Engine.Exists(ctx, ref); err != nil {
 		return err
 	} else if found {
 		step.Cached("%s", ref)
 	} else {
 		// A context of two files: nothing else of the checkout can get in.
-		work := filepath.Join(e.Root, ".e2e", "build", e.ClusterName, spec.Name)
+		work := e.state.Build(spec.Name)
 		if err := os.RemoveAll(work); err != nil {
 			return err
 		}
@@ -64,17 +58,78 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 		if err := link(filepath.Join(source, "Dockerfile"), filepath.Join(work, "Dockerfile")); err != nil {
 			return err
 		}
-		if err := link(filepath.Join(e.binaries(), binary), filepath.Join(work, binary)); err != nil {
+		if err := link(program, filepath.Join(work, filepath.Base(program))); err != nil {
 			return err
 		}
-		if err := e.Engine.Build(ctx, work, ref, "", image.Label+"="+spec.Name); err != nil {
+		if err := e.adapters.Engine.Build(ctx, work, ref, "", image.Label+"="+spec.Name, e.label()); err != nil {
 			return fmt.Errorf("%s: %w", e.relative(filepath.Join(source, "Dockerfile")), err)
 		}
 		step.Detail("%s", ref)
+		if err := e.pruneImages(ctx, spec, ref); err != nil {
+			return err
+		}
 	}
-	e.setRef(spec.Name, ref, true)
+	e.setRef(spec.Name, ref, false)
 	return nil
 }
+
+// keptImages is how many images of one name stay in the engine's store: the last ones are
+// what a change that is undone needs again.
+const keptImages = 3
+
+// pruneImages removes old images of a name after a new one was built, and what its build
+// has left.
+func (e *Environment) pruneImages(ctx context.Context, spec ImageSpec, ref string) error {
+	removed, err := e.adapters.Engine.Prune(ctx, image.Repository+spec.Name, keptImages, ref)
+	for _, old := range removed {
+		fmt.Fprintln(timeline.Log(ctx), "removed", old)
+	}
+	if err != nil {
+		return err
+	}
+	return e.adapters.Engine.PruneStages(ctx, image.Label+"="+spec.Name)
+}
+
+// take uses a pulled image, by a reference that nodes can hold.
+func (e *Environment) take(ctx context.Context, spec ImageSpec) error {
+	ref := spec.Pull
+	if spec.Name != e.Node { // the engine runs that one itself
+		if ref = image.Loadable(spec.Name, spec.Pull); ref != spec.Pull {
+			if err := e.adapters.Engine.Tag(ctx, spec.Pull, ref); err != nil {
+				return err
+			}
+		}
+	}
+	e.setRef(spec.Name, ref, false)
+	return nil
+}
+
+// serviceRef is the reference of a service's image, derived of its compiled program.
+func (e *Environment) serviceRef(spec ImageSpec) (string, error) {
+	program := e.program(spec)
+	info, err := os.Stat(program)
+	if err != nil {
+		return "", err
+	}
+	inputs := image.NewInputs().
+		Text("platform", platform).
+		Text("variant", string(e.Variant)).
+		Text("mode", info.Mode().String()).
+		File(os.DirFS(e.source(spec)), "Dockerfile").
+		File(os.DirFS(filepath.Dir(program)), filepath.Base(program))
+	return image.Image{Name: spec.Name, Inputs: inputs}.Ref(), inputs.Err()
+}
+
+// label marks the images that this checkout has made and others can make again in
+// seconds.
+func (e *Environment) label() string { return image.Label + ".checkout=" + e.state.ID() }
+
+// platform is what runs in the cluster: its nodes are containers of this machine's
+// architecture, and Linux wherever the engine is.
+const platform = "linux/" + runtime.GOARCH
+
+// goEnv keeps the user's own settings for Go out of what is built here.
+var goEnv = []string{"GOFLAGS=", "GOWORK=off"}
 
 // binaries is where the compiled services of this variant lie. The folder stays, so
 // that the next go build links nothing that has not changed.
@@ -82,7 +137,26 @@ func (e *Environment) binaries() string {
 	if e.Overlay != "" {
 		return filepath.Join(filepath.Dir(e.Overlay), "bin")
 	}
-	return filepath.Join(e.Root, ".e2e", "build", e.ClusterName, "bin")
+	return e.state.Build("bin")
+}
+
+// program is the file of a service's program. go build calls it as its folder is called,
+// so those of one name lie in folders of their own.
+func (e *Environment) program(spec ImageSpec) string {
+	same := 0
+	for _, other := range e.covered() {
+		if other.Name == spec.Name {
+			break
+		}
+		if filepath.Base(other.Package) == filepath.Base(spec.Package) {
+			same++
+		}
+	}
+	dir := e.binaries()
+	if same > 0 {
+		dir = filepath.Join(dir, strconv.Itoa(same+1))
+	}
+	return filepath.Join(dir, filepath.Base(spec.Package))
 }
 
 // coverageTag is the build tag of the coverage variant: it has a service write its
@@ -94,7 +168,7 @@ const coverageTag = "coverage"
 // coverage variant each service is built by itself, because each is instrumented
 // for its own packages only; dependencies still come from the build cache.
 func (e *Environment) compileServices(ctx context.Context) error {
-	return e.step(ctx, "build", "compile", e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
+	return e.step(ctx, Phase{Kind: CompileServices}, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
 		if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
 			return err
 		}
@@ -102,27 +176,52 @@ func (e *Environment) compileServices(ctx context.Context) error {
 		if err := e.goBuild(ctx); err != nil {
 			return err
 		}
+		for _, spec := range e.covered() {
+			// Whatever the umask: the services' user in the image is not the one who built.
+			if err := os.Chmod(e.program(spec), 0o755); err != nil {
+				return err
+			}
+		}
 		after := image.NewInputs().Dir(os.DirFS(e.binaries()), ".")
 		if (image.Image{Inputs: before}).Ref() == (image.Image{Inputs: after}).Ref() {
 			step.Cached("%s", e.relative(e.binaries()))
+		}
+		if err := e.noteSources(Phase{Kind: CompileServices}); err != nil {
+			return err
 		}
 		return errors.Join(before.Err(), after.Err())
 	})
 }
 
-func (e *Environment) goBuild(ctx context.Context) error {
-	var packages []string
-	for _, spec := range e.Images {
-		if spec.Package != "" {
-			packages = append(packages, spec.Package)
-		}
+// noteSources notes what the phase was made of, for Explain.
+func (e *Environment) noteSources(p Phase) error {
+	if e.Overlay != "" {
+		return nil
 	}
-	builds := [][]string{packages}
-	if e.Variant == Coverage {
-		builds = nil
-		for _, pkg := range packages {
-			builds = append(builds, []string{"-tags=" + coverageTag, "-cover", "-covermode=atomic", "-coverpkg=" + pkg + "/...", pkg})
+	sources, err := e.state.Sources()
+	if err != nil {
+		return err
+	}
+	return e.state.Built(p.String(), sources)
+}
+
+func (e *Environment) goBuild(ctx context.Context) error {
+	type build struct {
+		out  string // folder
+		args []string
+	}
+	var builds []build
+	for _, spec := range e.covered() {
+		out := filepath.Dir(e.program(spec))
+		if e.Variant == Coverage {
+			builds = append(builds, build{out, []string{"-tags=" + coverageTag, "-cover", "-covermode=atomic", "-coverpkg=" + spec.Package + "/...", spec.Package}})
+			continue
 		}
+		at := slices.IndexFunc(builds, func(b build) bool { return b.out == out })
+		if at < 0 {
+			at, builds = len(builds), append(builds, build{out: out})
+		}
+		builds[at].args = append(builds[at].args, spec.Package)
 	}
 	for _, build := range builds {
 		// -trimpath: the same source gives the same binary, and so the same image, in
@@ -131,8 +230,11 @@ func (e *Environment) goBuild(ctx context.Context) error {
 		if e.Overlay != "" {
 			args = append(args, "-overlay", e.Overlay)
 		}
-		args = append(args, "-o", e.binaries()+string(filepath.Separator))
-		err := e.Runner.Run(ctx, command.Cmd{Args: append(args, build...), Dir: e.Root, Env: []string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"}})
+		args = append(args, "-o", build.out+string(filepath.Separator))
+		err := e.adapters.Runner.Run(ctx, command.Cmd{
+			Args: append(args, build.args...), Dir: e.Root,
+			Env: append([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + runtime.GOARCH}, goEnv...),
+		})
 		var failed *command.Error
 		if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
 			return errors.New(compilerLines(failed.Stderr))
@@ -164,16 +266,15 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 		return err
 	}
 	if e.ImagePolicy != ImagesBuild {
-		if found, err := e.Engine.Exists(ctx, spec.Pull); err != nil {
+		if found, err := e.adapters.Engine.Exists(ctx, spec.Pull); err != nil {
 			return err
 		} else if found {
 			step.Cached("%s", spec.Pull)
-			e.setRef(spec.Name, spec.Pull, false)
-			return nil
+			return e.take(ctx, spec)
 		}
 	}
 	if e.ImagePolicy != ImagesPull {
-		if found, err := e.Engine.Exists(ctx, built); err != nil {
+		if found, err := e.adapters.Engine.Exists(ctx, built); err != nil {
 			return err
 		} else if found {
 			step.Cached("%s", built)
@@ -184,31 +285,42 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	reason := "E2E_IMAGES=build"
 	if e.ImagePolicy != ImagesBuild {
 		step.Status("pulling %s", spec.Pull)
-		err := e.Engine.Pull(ctx, spec.Pull, FirstAnswer)
+		err := e.adapters.Engine.Pull(ctx, spec.Pull, FirstAnswer)
 		if err == nil {
 			step.Detail("pulled %s", spec.Pull)
-			e.setRef(spec.Name, spec.Pull, false)
-			return nil
+			return e.take(ctx, spec)
 		}
 		if ctx.Err() != nil {
 			return err
 		}
-		if e.ImagePolicy == ImagesPull {
+		switch {
+		case errors.Is(err, engine.ErrRefused):
+			// Whoever wants the image cannot want a quarter of an hour of compiling in its place.
+			return fmt.Errorf("%w; E2E_IMAGES=build builds the image from packages", err)
+		case !errors.Is(err, engine.ErrNoAnswer):
+			return err
+		case e.ImagePolicy == ImagesPull:
 			return fmt.Errorf("%w; E2E_IMAGES=auto would build the image from packages", err)
 		}
-		reason = unreachable(err)
+		reason = engine.ErrNoAnswer.Error()
 	}
 	step.Status("building it from packages (%s)", reason)
 	job := bootstrap.Job{
-		Source: e.source(spec), Work: filepath.Join(e.Root, ".e2e", "build", e.ClusterName, spec.Name), Ref: built,
+		Source: e.source(spec), Work: e.state.Build(spec.Name), Ref: built,
 		Label: image.Label + "=" + spec.Name, Status: step.Status,
 	}
-	if spec.Name == e.Node {
-		err = bootstrap.Node(ctx, e.Runner, e.Engine, e.Root, job)
-	} else {
-		err = bootstrap.Packages(ctx, e.Runner, e.Engine, job)
+	switch {
+	case spec.Name == e.Node:
+		err = bootstrap.Node(ctx, e.adapters.Runner, e.adapters.Engine, e.Root, job)
+	case e.fromModule(spec):
+		err = bootstrap.Module(ctx, e.adapters.Runner, e.adapters.Engine, job)
+	default:
+		err = bootstrap.Packages(ctx, e.adapters.Runner, e.adapters.Engine, job)
 	}
 	if err != nil {
+		return err
+	}
+	if err := e.pruneImages(ctx, spec, built); err != nil {
 		return err
 	}
 	step.Detail("built from packages (%s): %s", reason, built)
@@ -219,35 +331,28 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 // builtRef is the reference that a third-party image has when it is built here.
 func (p *Plan) builtRef(spec ImageSpec) (string, error) {
 	inputs := image.NewInputs().
-		Text("platform", runtime.GOOS+"/"+runtime.GOARCH).
+		Text("platform", platform).
 		Text("suite", bootstrap.Suite).
 		Dir(os.DirFS(p.source(spec)), ".")
-	if spec.Name == p.Node {
+	switch {
+	case spec.Name == p.Node:
 		// Its programs are compiled here, and some of its files are the kind library's.
 		inputs.Text("go", runtime.Version()).Text("kind", p.KindVersion)
+	case p.fromModule(spec):
+		inputs.Text("go", runtime.Version())
 	}
 	return image.Image{Name: spec.Name, Inputs: inputs}.Ref(), inputs.Err()
 }
 
+// fromModule reports whether an image's program is compiled from a Go module where it
+// cannot be pulled; others are made of Debian's packages.
+func (p *Plan) fromModule(spec ImageSpec) bool {
+	_, err := os.Stat(filepath.Join(p.source(spec), bootstrap.ModuleFile))
+	return err == nil
+}
+
 // source is the folder with an image's Dockerfile.
 func (p *Plan) source(spec ImageSpec) string { return filepath.Join(p.Root, "docker", spec.Name) }
-
-// unreachable is the short form of why a pull failed.
-func unreachable(err error) string {
-	if errors.Is(err, engine.ErrNoAnswer) {
-		return engine.ErrNoAnswer.Error()
-	}
-	var failed *command.Error
-	if errors.As(err, &failed) {
-		lines := strings.Split(strings.TrimSpace(failed.Stderr), "\n")
-		last := lines[len(lines)-1]
-		if at := strings.LastIndex(last, ": "); at >= 0 {
-			last = last[at+2:]
-		}
-		return "pull: " + last
-	}
-	return "pull: " + err.Error()
-}
 
 // link gives a file a second name, or copies it where that cannot be.
 func link(from, to string) error {

@@ -1,63 +1,55 @@
 package infrastructure
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
+	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/host"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// made is what a cluster was made of, kept beside the evidence. It is written when
-// a creation has come to its end, so a cluster without it is a half-made one.
-type made struct {
-	Image string   `json:"image"`
-	Ports []int32  `json:"ports"`
-	Nodes []string `json:"nodes"`
-}
-
-func (e *Environment) madeFile() string { return filepath.Join(e.Dir, "cluster.json") }
-
-// CreateCluster makes the cluster, or finds it made of the same image and ports,
-// and applies the catalog's first component: namespace and custom resource
-// definitions. A cluster that is half-made, stopped or made of something else is
-// removed first: it is this checkout's own.
-func (e *Environment) CreateCluster(ctx context.Context) error {
-	err := e.step(ctx, "cluster", "create", e.Timeouts.Cluster, func(ctx context.Context, step *timeline.Step) error {
+// createCluster makes the cluster, or finds it made of the same things. A cluster that is
+// half-made, stopped or made of something else is removed first: it is this checkout's
+// own.
+func (e *Environment) createCluster(ctx context.Context, p Phase) error {
+	err := e.step(ctx, p, e.Timeouts.Cluster, func(ctx context.Context, step *timeline.Step) error {
 		spec, err := e.clusterSpec()
 		if err != nil {
 			return err
 		}
-		why, err := e.outdated(ctx, spec)
+		identity, err := spec.Identity(e.adapters.EngineName)
 		if err != nil {
 			return err
 		}
-		if why == "" {
+		done, err := e.found(ctx, identity, step.Status)
+		var broken *cluster.Broken
+		switch {
+		case err == nil && done != "":
+			step.Detail("%s: %s", e.ClusterName, done)
+			return e.reuse(ctx)
+		case err == nil:
 			step.Cached("%s", e.ClusterName)
-			if e.Variant == Coverage {
-				if _, err := e.stopPods(ctx); err != nil {
-					return err
-				}
-				return e.resetCoverage()
-			}
-			return nil
-		}
-		if why != "none" {
-			step.Status("removing the cluster that is there: %s", why)
-		}
-		if err := e.Cluster.Delete(ctx); err != nil {
+			return e.reuse(ctx)
+		case errors.Is(err, errNone):
+		case errors.As(err, &broken):
+			step.Status("removing the cluster that is there: %s", broken.Reason)
+		default:
 			return err
 		}
-		if err := os.Remove(e.madeFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := e.removeCluster(ctx); err != nil {
 			return err
 		}
 		if e.Variant == Coverage {
@@ -65,26 +57,57 @@ func (e *Environment) CreateCluster(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := e.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
-			return err
+		e.state.Register(e.adapters.EngineName, time.Now())
+		// What this machine lacks shows up as something else, minutes later.
+		lacks := host.Preflight(ctx, host.Options{Engine: e.adapters.EngineName, Checkout: e.Root}).Err()
+		if err := e.adapters.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
+			return errors.Join(err, lacks)
 		}
-		if err := e.Cluster.Ready(ctx); err != nil {
-			return err
+		if err := e.adapters.Cluster.Ready(ctx); err != nil {
+			return errors.Join(err, lacks)
 		}
-		nodes, err := e.Cluster.Nodes(ctx)
+		nodes, err := e.adapters.Cluster.Nodes(ctx)
 		if err != nil {
 			return err
 		}
 		step.Detail("%s", e.ClusterName)
-		return writeJSON(e.madeFile(), made{Image: spec.Image, Ports: spec.Ports, Nodes: nodes})
+		if broken != nil {
+			step.Detail("%s, anew: %s", e.ClusterName, broken.Reason)
+		}
+		return e.state.Made(checkout.Record{
+			Spec: identity, Engine: e.adapters.EngineName, Nodes: nodes, Made: time.Now(), By: e.Target,
+		})
 	})
-	if err != nil {
-		return err
-	}
-	if e.Variant == Coverage {
+	if err == nil && e.Variant == Coverage {
 		e.followPods()
 	}
-	return e.Deploy(ctx, e.Components[0].Name, e.Components[0].Name)
+	return err
+}
+
+// removeCluster removes the cluster from this engine, and from another that it was made
+// with, and then what describes it.
+func (e *Environment) removeCluster(ctx context.Context) error {
+	if was := e.state.Engine(); was != "" && was != e.adapters.EngineName {
+		// An engine that has been removed from the machine has taken its containers along.
+		if err := e.adapters.Elsewhere(was).Delete(ctx); err != nil && !errors.Is(err, command.ErrNotFound) {
+			return fmt.Errorf("cluster %s: it was made with %s, where it cannot be removed: %w", e.ClusterName, was, err)
+		}
+	}
+	if err := e.adapters.Cluster.Delete(ctx); err != nil {
+		return err
+	}
+	return e.state.Forget()
+}
+
+// reuse prepares a cluster that is used again.
+func (e *Environment) reuse(ctx context.Context) error {
+	if e.Variant != Coverage {
+		return nil
+	}
+	if _, err := e.stopPods(ctx); err != nil {
+		return err
+	}
+	return e.resetCoverage()
 }
 
 func (e *Environment) clusterSpec() (cluster.Spec, error) {
@@ -93,59 +116,56 @@ func (e *Environment) clusterSpec() (cluster.Spec, error) {
 		return cluster.Spec{}, err
 	}
 	e.mu.Lock()
-	own := e.own[e.Node]
+	packaged := e.packaged[e.Node]
 	e.mu.Unlock()
-	spec := cluster.Spec{
-		Image: ref, OwnCNI: own, CgroupV1: host.CgroupV1(os.DirFS("/")),
-		Patches: filepath.Join(e.Root, "docker", e.Node, "patches"),
-	}
-	if e.Variant == Coverage {
-		spec.Mounts = map[string]string{e.rawDir(): coverageMount}
-	}
-	for _, port := range e.NodePorts {
-		spec.Ports = append(spec.Ports, port.NodePort)
-	}
-	slices.Sort(spec.Ports)
-	return spec, nil
+	return e.Plan.clusterSpec(ref, packaged), nil
 }
 
-// outdated says why the cluster cannot be used as it is: "none" if there is none,
-// empty if it can.
-func (e *Environment) outdated(ctx context.Context, spec cluster.Spec) (string, error) {
-	all, err := e.Cluster.All(ctx)
-	if err != nil {
-		return "", err
+// clusterSpec is the cluster to make of a node image. One that was built from packages
+// brings its own network.
+func (p *Plan) clusterSpec(image string, packaged bool) cluster.Spec {
+	spec := cluster.Spec{
+		Image: image, OwnCNI: packaged, CgroupV1: host.CgroupV1(os.DirFS("/")),
+		Patches: filepath.Join(p.Root, "docker", p.Node, "patches"),
 	}
-	if len(all) == 0 {
-		return "none", nil
+	if p.Variant == Coverage {
+		spec.Mounts = map[string]string{p.rawDir(): coverageMount}
 	}
-	var was made
-	data, err := os.ReadFile(e.madeFile())
-	if errors.Is(err, os.ErrNotExist) {
-		return "it was not made to the end", nil
+	for _, port := range p.NodePorts {
+		spec.Ports = append(spec.Ports, cluster.Port{Number: port.NodePort, Protocol: port.Protocol})
 	}
-	if err != nil {
-		return "", err
+	slices.SortFunc(spec.Ports, func(a, b cluster.Port) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	return spec
+}
+
+// errNone is that there is no cluster.
+var errNone = errors.New("there is no cluster")
+
+// found brings the cluster that is there to what it was made as, and says what that took.
+// The error is errNone, a *cluster.Broken when it must be made anew, or that this could not
+// be found out.
+func (e *Environment) found(ctx context.Context, want cluster.Identity, status func(format string, args ...any)) (done string, err error) {
+	was, recordErr := e.state.Record()
+	if recordErr == nil && was.Engine != e.adapters.EngineName {
+		return "", &cluster.Broken{Reason: "it is in " + was.Engine}
 	}
-	if err := json.Unmarshal(data, &was); err != nil {
-		return "its record is damaged", nil
-	}
-	running, err := e.Cluster.Nodes(ctx)
-	if err != nil {
-		return "", err
-	}
+	all, err := e.adapters.Cluster.All(ctx)
 	switch {
-	case was.Image != spec.Image:
-		return "its node image is another: " + was.Image, nil
-	case !slices.Equal(was.Ports, spec.Ports):
-		return "its node ports are others", nil
-	case !slices.Equal(was.Nodes, running):
-		return "its nodes do not run: " + strings.Join(was.Nodes, ", "), nil
+	case err != nil:
+		return "", err
+	case len(all) == 0:
+		return "", errNone
+	case errors.Is(recordErr, fs.ErrNotExist):
+		return "", &cluster.Broken{Reason: "it was not made to the end"}
+	case recordErr != nil || was.Spec == nil:
+		return "", &cluster.Broken{Reason: "its record is damaged"}
 	}
-	if _, err := os.Stat(e.kubeconfig()); err != nil {
-		return "its kubeconfig is gone", nil
+	if reason := want.Differs(was.Spec); reason != "" {
+		return "", &cluster.Broken{Reason: reason}
 	}
-	return "", nil
+	return e.adapters.Cluster.Mend(ctx, was.Nodes, status)
 }
 
 // DeleteCluster removes the cluster; one that is not there is removed already. The
@@ -154,22 +174,17 @@ func (e *Environment) DeleteCluster(ctx context.Context) error {
 	return e.Timeline.Step(ctx, "teardown", "cluster", func(ctx context.Context, step *timeline.Step) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, e.Timeouts.Delete, fmt.Errorf("not done after %s", e.Timeouts.Delete))
 		defer cancel()
-		all, err := e.Cluster.All(ctx)
-		if err != nil {
-			return err
+		all, err := e.adapters.Cluster.All(ctx)
+		if err == nil {
+			err = e.removeCluster(ctx)
 		}
-		if err := e.Cluster.Delete(ctx); err != nil {
-			return err
+		if err != nil {
+			return fmt.Errorf("%w; is %s running? The cluster stays until it can be asked", err, e.adapters.EngineName)
 		}
 		if len(all) == 0 {
 			step.Skipped("there is no cluster %s", e.ClusterName)
 		} else {
 			step.Detail("%s", e.ClusterName)
-		}
-		for _, file := range []string{e.madeFile(), e.targetFile()} {
-			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
 		}
 		return nil
 	})

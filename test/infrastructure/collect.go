@@ -23,9 +23,12 @@ import (
 // copying, and outlive the cluster.
 const coverageMount = "/coverage"
 
-func (e *Environment) coverageDir() string { return filepath.Join(e.Dir, "coverage") }
+func (p *Plan) coverageDir() string { return p.cluster().Coverage() }
 
-func (e *Environment) rawDir() string { return filepath.Join(e.coverageDir(), "raw") }
+func (p *Plan) rawDir() string { return filepath.Join(p.coverageDir(), "raw") }
+
+// recordFile is where what must be known of a run besides its counters is kept.
+func (p *Plan) recordFile() string { return filepath.Join(p.coverageDir(), "run.json") }
 
 // covered are the services whose coverage is taken.
 func (p *Plan) covered() []ImageSpec {
@@ -72,27 +75,25 @@ func (e *Environment) resetCoverage() error {
 	return e.record.Begin(time.Now(), source)
 }
 
-// deployments are the names of the Deployments that run a covered service, what was
-// deployed last first: at its end it may still need what it was deployed after.
-func (e *Environment) deployments() []string {
-	var names []string
+// workloads are those that run a covered service, what was deployed last first: at its
+// end it may still need what it was deployed after. A Job ends by itself.
+func (e *Environment) workloads() []coverage.Workload {
+	var found []coverage.Workload
 	for _, component := range slices.Backward(e.Components) {
 		for _, obj := range e.Objects[component.Name] {
-			if obj.GetKind() == "Deployment" && slices.ContainsFunc(e.covered(), func(spec ImageSpec) bool { return runs(obj, spec.Name) }) {
-				names = append(names, obj.GetName())
+			if slices.Contains([]string{"Deployment", "StatefulSet"}, obj.GetKind()) && slices.ContainsFunc(e.covered(), func(spec ImageSpec) bool { return runs(obj, spec.Name) }) {
+				found = append(found, coverage.Workload{Kind: obj.GetKind(), Name: obj.GetName()})
 			}
 		}
 	}
-	return names
+	return found
 }
 
-// deployed are the covered services that components run.
-func (e *Environment) deployed(components []string) []string {
+// deployed are the covered services that a component runs.
+func (e *Environment) deployed(component string) []string {
 	var names []string
 	for _, spec := range e.covered() {
-		if slices.ContainsFunc(components, func(component string) bool {
-			return slices.ContainsFunc(e.Objects[component], func(obj *unstructured.Unstructured) bool { return runs(obj, spec.Name) })
-		}) {
+		if slices.ContainsFunc(e.Objects[component], func(obj *unstructured.Unstructured) bool { return runs(obj, spec.Name) }) {
 			names = append(names, spec.Name)
 		}
 	}
@@ -111,14 +112,15 @@ func runs(obj *unstructured.Unstructured, image string) bool {
 // followPods records every pod that runs a covered service from now on: one that has
 // come and gone must have left its counters as well.
 func (e *Environment) followPods() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.unfollow != nil {
+		cancel()
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- e.Follow(ctx, e.kubeconfig(), e.Namespace, e.saw) }()
+	go func() { ended <- e.adapters.Follow(ctx, e.state.Kubeconfig(), e.Namespace, e.saw) }()
 	e.unfollow = func() error {
 		cancel()
 		return <-ended
@@ -138,12 +140,12 @@ func (e *Environment) saw(pod *corev1.Pod) {
 // stopPods stops the covered services where there is a cluster, and then no longer
 // follows their pods.
 func (e *Environment) stopPods(ctx context.Context) (there bool, err error) {
-	nodes, err := e.Cluster.Nodes(ctx)
+	nodes, err := e.adapters.Cluster.Nodes(ctx)
 	if err != nil {
 		return false, err
 	}
 	if there = len(nodes) > 0; there {
-		if err := e.Stop(ctx, e.kubeconfig(), e.Namespace, e.deployments(), e.saw); err != nil {
+		if err := e.adapters.Stop(ctx, e.state.Kubeconfig(), e.Namespace, e.workloads(), e.saw); err != nil {
 			return there, err
 		}
 	}
@@ -228,7 +230,7 @@ func (e *Environment) reports(ctx context.Context, step *timeline.Step, run cove
 			problems = append(problems, err)
 			continue
 		}
-		result, err := coverage.Report(ctx, e.Runner, e.Root, coverage.Service{
+		result, err := coverage.Report(ctx, e.adapters.Runner, e.Root, coverage.Service{
 			Name: spec.Name, Module: e.Module, Package: e.importPath(spec), Tags: coverageTag,
 			Raw: filepath.Join(e.rawDir(), spec.Name), Out: filepath.Join(e.coverageDir(), spec.Name),
 			Since: run.Started, Pods: pods, Tests: tests,
@@ -263,11 +265,19 @@ func (e *Environment) publish(results []coverage.Result, problems []error) error
 	return err
 }
 
+// tested tells whether one of the suites covers the service.
+func (p *Plan) tested(service string, suites []string) bool {
+	return slices.ContainsFunc(suites, func(name string) bool {
+		suite, err := p.suite(name)
+		return name == service && err != nil || slices.Contains(suite.Covers, service)
+	})
+}
+
 // enough asks the services whose suites ran for what E2E_COVERAGE_MIN says.
 func (e *Environment) enough(results []coverage.Result, suites []string) error {
 	var problems []error
 	for _, result := range results {
-		if !slices.Contains(suites, result.Service) || result.MergedPercent() >= e.CoverageMin {
+		if !e.tested(result.Service, suites) || result.MergedPercent() >= e.CoverageMin {
 			continue
 		}
 		of := "end to end and by tests"

@@ -11,70 +11,37 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure"
-	"kubernaut.ai/e2e/test/infrastructure/apply"
-	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
+	"kubernaut.ai/e2e/test/infrastructure/fake"
 )
 
-// world is a cluster that runs nothing. Embedded interfaces that are nil say which
-// calls a test does not expect.
-type world struct {
-	infrastructure.Cluster
-	infrastructure.Applier
-	created bool
-	stop    func(ctx context.Context, seen func(*corev1.Pod)) error
-}
-
-// store is an engine's: third-party images are there, services are not.
-type store struct{ infrastructure.Engine }
-
-func (store) Build(context.Context, string, string, string, ...string) error { return nil }
-func (store) Exists(_ context.Context, ref string) (bool, error) {
-	return strings.HasPrefix(ref, "docker.io/"), nil
-}
-
-func (w *world) Create(context.Context, cluster.Spec, func(error)) error {
-	w.created = true
-	return nil
-}
-func (w *world) Ready(context.Context) error  { return nil }
-func (w *world) Delete(context.Context) error { return nil }
-func (w *world) Nodes(ctx context.Context) ([]string, error) {
-	if w.created {
-		return []string{"node"}, nil
-	}
-	return nil, nil
-}
-func (w *world) All(ctx context.Context) ([]string, error) { return w.Nodes(ctx) }
-func (w *world) Apply(_ context.Context, objs []*unstructured.Unstructured) (apply.ChangeSet, error) {
-	return apply.ChangeSet{{Object: apply.RefOf(objs[0])}}, nil
-}
-func (w *world) Wait(context.Context, apply.ChangeSet) error { return nil }
-
-func (w *world) open(t *testing.T, plan *infrastructure.Plan) *infrastructure.Environment {
+// open opens an environment that compiles for real and has a fake world besides.
+func open(t *testing.T, w *fake.World, plan *infrastructure.Plan) *infrastructure.Environment {
 	t.Helper()
-	env, err := infrastructure.OpenWith(plan, infrastructure.Screen{Out: io.Discard}, infrastructure.Adapters{
-		EngineName: "podman", Runner: command.Local{}, Engine: store{}, Cluster: w,
-		Connect: func(string) (infrastructure.Applier, error) { return w, nil },
-		Stop: func(ctx context.Context, _, _ string, _ []string, seen func(*corev1.Pod)) error {
-			if w.stop == nil {
-				return nil
-			}
-			return w.stop(ctx, seen)
-		},
-		Follow: func(ctx context.Context, _, _ string, _ func(*corev1.Pod)) error {
-			<-ctx.Done()
-			return nil
-		},
-	})
+	adapters := w.Adapters()
+	adapters.Runner = command.Local{}
+	env, err := infrastructure.OpenWith(t.Context(), plan, infrastructure.Screen{Out: io.Discard}, adapters)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := env.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return env
+}
+
+// reopened opens another environment for what another process would do.
+func reopened(t *testing.T, w *fake.World, plan *infrastructure.Plan, env *infrastructure.Environment) *infrastructure.Environment {
+	t.Helper()
+	if err := env.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, w, plan)
 }
 
 const deployment = `
@@ -90,7 +57,7 @@ spec:
 
 // covered is a checkout with a small program, whose coverage image was built and
 // deployed.
-func covered(t *testing.T, config infrastructure.Config) (*world, *infrastructure.Plan, *infrastructure.Environment) {
+func covered(t *testing.T, config infrastructure.Config) (*fake.World, *infrastructure.Plan, *infrastructure.Environment) {
 	t.Helper()
 	root, catalog := checkout(t, deployment)
 	for name, text := range map[string]string{
@@ -106,21 +73,17 @@ func covered(t *testing.T, config infrastructure.Config) (*world, *infrastructur
 			t.Fatal(err)
 		}
 	}
-	catalog.Images = append(catalog.Images, infrastructure.ImageSpec{Name: "node", Pull: "docker.io/node"})
 	config.Variant = infrastructure.Coverage
 	plan, err := infrastructure.NewPlan(root, catalog, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{}
-	env := w.open(t, plan)
-	for _, image := range []string{"node", "app"} {
-		if err := env.Build(t.Context(), image); err != nil {
+	w := &fake.World{Name: plan.ClusterName}
+	env := open(t, w, plan)
+	for _, phase := range plan.Phases() {
+		if err := env.Do(t.Context(), phase); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := env.CreateCluster(t.Context()); err != nil {
-		t.Fatal(err)
 	}
 	return w, plan, env
 }
@@ -128,7 +91,7 @@ func covered(t *testing.T, config infrastructure.Config) (*world, *infrastructur
 // runPod runs the program as a pod, which ends in order, and shows it.
 func runPod(ctx context.Context, plan *infrastructure.Plan, seen func(*corev1.Pod)) error {
 	binary := filepath.Join(plan.Root, ".e2e", "build", plan.ClusterName, "bin", "app")
-	dir := filepath.Join(plan.Dir, "coverage", "raw", "app", "app-1")
+	dir := filepath.Join(plan.Root, ".e2e", plan.ClusterName, "coverage", "raw", "app", "app-1")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
@@ -151,7 +114,7 @@ func runPod(ctx context.Context, plan *infrastructure.Plan, seen func(*corev1.Po
 func TestInterruptedCollectingCanBeDoneAgain(t *testing.T) {
 	w, plan, env := covered(t, config(infrastructure.Coverage))
 	interrupted := errors.New("interrupted")
-	w.stop = func(ctx context.Context, seen func(*corev1.Pod)) error {
+	w.Stopping = func(ctx context.Context, seen func(*corev1.Pod)) error {
 		if err := runPod(ctx, plan, seen); err != nil {
 			return err
 		}
@@ -162,11 +125,15 @@ func TestInterruptedCollectingCanBeDoneAgain(t *testing.T) {
 		t.Fatalf("got %v, want the interruption and what to do", err)
 	}
 	for _, there := range []bool{true, false} { // the cluster, which is kept or gone
-		w.stop, w.created = nil, there
-		if err := w.open(t, plan).CollectCoverage(t.Context()); err != nil {
+		w.Stopping = nil
+		if !there {
+			w.StopNode()
+		}
+		env = reopened(t, w, plan, env)
+		if err := env.CollectCoverage(t.Context()); err != nil {
 			t.Fatalf("cluster there: %v: %v", there, err)
 		}
-		table, err := os.ReadFile(filepath.Join(plan.Dir, "coverage", "coverage.md"))
+		table, err := os.ReadFile(filepath.Join(plan.Root, ".e2e", plan.ClusterName, "coverage", "coverage.md"))
 		if err != nil || !strings.Contains(string(table), "| **app** | 3 | 1 | 0 | 0 | 2 | **33.3** | **–** |") {
 			t.Errorf("cluster there: %v: got %v and\n%s", there, err, table)
 		}
@@ -175,7 +142,7 @@ func TestInterruptedCollectingCanBeDoneAgain(t *testing.T) {
 
 func TestPodThatLeftNoFolderFailsTheCollection(t *testing.T) {
 	w, plan, env := covered(t, config(infrastructure.Coverage))
-	w.stop = func(ctx context.Context, seen func(*corev1.Pod)) error {
+	w.Stopping = func(ctx context.Context, seen func(*corev1.Pod)) error {
 		return runPod(ctx, plan, func(pod *corev1.Pod) {
 			seen(pod)
 			pod.Name = "app-2"
@@ -190,7 +157,7 @@ func TestPodThatLeftNoFolderFailsTheCollection(t *testing.T) {
 
 func TestCoverageIsOfTheSourceThatIsThere(t *testing.T) {
 	w, plan, env := covered(t, config(infrastructure.Coverage))
-	w.stop = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
+	w.Stopping = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
 	if err := os.WriteFile(filepath.Join(plan.Root, "docker", "app", "more.go"), []byte("package main\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -202,13 +169,14 @@ func TestCoverageIsOfTheSourceThatIsThere(t *testing.T) {
 
 func TestMinimumIsAskedOfTheTestedService(t *testing.T) {
 	w, plan, env := covered(t, config(infrastructure.Coverage))
-	w.stop = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
+	w.Stopping = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
 	plan.CoverageMin = 90
+	env = reopened(t, w, plan, env)
 	if err := env.CollectCoverage(t.Context()); err != nil {
 		t.Errorf("got %v although no suite of the service ran", err)
 	}
-	w.stop = nil
-	record, err := coverage.OpenRecord(filepath.Join(plan.Dir, "coverage", "run.json"))
+	w.Stopping = nil
+	record, err := coverage.OpenRecord(filepath.Join(plan.Root, ".e2e", plan.ClusterName, "coverage", "run.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +184,8 @@ func TestMinimumIsAskedOfTheTestedService(t *testing.T) {
 		t.Fatal(err)
 	}
 	plan.CoverageMin, plan.StepSummary = 33.3, filepath.Join(t.TempDir(), "summary.md")
-	if err := w.open(t, plan).CollectCoverage(t.Context()); err != nil {
+	env = reopened(t, w, plan, env)
+	if err := env.CollectCoverage(t.Context()); err != nil {
 		t.Errorf("got %v although as much as is asked is covered", err)
 	}
 	if table, err := os.ReadFile(plan.StepSummary); err != nil || !strings.Contains(string(table), "| **app** | 3 |") {
@@ -224,14 +193,14 @@ func TestMinimumIsAskedOfTheTestedService(t *testing.T) {
 	}
 	plan.CoverageMin = 33.4
 	want := "coverage of app: 33.33 % of 3 statements end to end (go tool mage test:all would add the tests' part), E2E_COVERAGE_MIN asks for 33.4 %; what nothing reaches: .e2e/"
-	if err := w.open(t, plan).CollectCoverage(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+	if err := reopened(t, w, plan, env).CollectCoverage(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
 
 func TestCountersOfTestsAreMergedWhileTheyAreOfThisSource(t *testing.T) {
 	w, plan, env := covered(t, config(infrastructure.Coverage))
-	w.stop = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
+	w.Stopping = func(ctx context.Context, seen func(*corev1.Pod)) error { return runPod(ctx, plan, seen) }
 	test := func(text string) {
 		t.Helper()
 		file := filepath.Join(plan.Root, "docker", "app", "main_test.go")
@@ -244,8 +213,8 @@ func TestCountersOfTestsAreMergedWhileTheyAreOfThisSource(t *testing.T) {
 		if err := env.CollectCoverage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		w.stop = nil // the pod has ended
-		table, err := os.ReadFile(filepath.Join(plan.Dir, "coverage", "coverage.md"))
+		w.Stopping = nil // the pod has ended
+		table, err := os.ReadFile(filepath.Join(plan.Root, ".e2e", plan.ClusterName, "coverage", "coverage.md"))
 		if err != nil || !strings.Contains(string(table), row) {
 			t.Errorf("got %v and\n%s\nwant %s", err, table, row)
 		}

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Variant is how the services are built and deployed.
@@ -18,6 +20,14 @@ const (
 	Standard Variant = "standard"
 	Coverage Variant = "coverage" // instrumented binaries that write coverage counters
 )
+
+// suffix tells the clusters of one checkout apart.
+func (v Variant) suffix() string {
+	if v == Standard {
+		return ""
+	}
+	return string(v)
+}
 
 // ImagePolicy says how images that are not of this project's own source are got.
 type ImagePolicy string
@@ -48,6 +58,12 @@ type Config struct {
 	Variant     Variant     // E2E_COVERAGE: true selects Coverage
 	CoverageMin float64     // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
 	Suite       SuiteConfig
+	// Deadlines are E2E_TIMEOUT_BUILD, _OBTAIN, _CLUSTER, _LOAD, _DEPLOY, _SUITE, _PROGRAM,
+	// _GATHER, _COLLECT and _DELETE by the ends of their names; those that are missing have the
+	// defaults, see Timeouts.
+	Deadlines   map[string]time.Duration
+	FailBusy    bool   // E2E_LOCK: fail ends at once when another process works on the cluster; default wait
+	CleanAll    bool   // E2E_CLEAN: all has clean remove what other checkouts share or left; default own
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
 	CI          bool   // CI: set by every CI system
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
@@ -63,12 +79,15 @@ type SuiteConfig struct {
 	Seed   int64  // E2E_SEED: order of the specs; 0 takes a new one each run
 }
 
-// variables are all E2E_* variables there are, with what they take. Those whose
-// reader is nil are read elsewhere: by the suites and the integration tests.
-var variables = map[string]struct {
+// variable is one E2E_* variable: what it takes, and how it is read.
+type variable struct {
 	takes string
 	read  func(*Config, string) error
-}{
+}
+
+// variables are all E2E_* variables there are but the timeouts. Those whose reader is nil
+// are read elsewhere: by the suites and the integration tests.
+var variables = map[string]variable{
 	"E2E_ENGINE": {"podman or docker; default: the first that can run a privileged container", func(c *Config, v string) error {
 		return choose(&c.Engine, v, "podman", "docker")
 	}},
@@ -96,8 +115,20 @@ var variables = map[string]struct {
 		c.CoverageMin = percent
 		return nil
 	}},
-	"E2E_FOCUS":  {"a regular expression of specs to run", func(c *Config, v string) error { c.Suite.Focus = v; return nil }},
-	"E2E_SKIP":   {"a regular expression of specs to leave out", func(c *Config, v string) error { c.Suite.Skip = v; return nil }},
+	"E2E_LOCK": {"wait or fail; default wait", func(c *Config, v string) error {
+		var how string
+		err := choose(&how, v, "wait", "fail")
+		c.FailBusy = how == "fail"
+		return err
+	}},
+	"E2E_CLEAN": {"own or all; default own", func(c *Config, v string) error {
+		var what string
+		err := choose(&what, v, "own", "all")
+		c.CleanAll = what == "all"
+		return err
+	}},
+	"E2E_FOCUS":  {"a regular expression of specs to run", func(c *Config, v string) error { return expression(&c.Suite.Focus, v) }},
+	"E2E_SKIP":   {"a regular expression of specs to leave out", func(c *Config, v string) error { return expression(&c.Suite.Skip, v) }},
 	"E2E_LABELS": {"a Ginkgo label filter", func(c *Config, v string) error { c.Suite.Labels = v; return nil }},
 	"E2E_PROCS": {"a number of processes, 1 to 64", func(c *Config, v string) error {
 		procs, err := strconv.Atoi(v)
@@ -116,20 +147,43 @@ var variables = map[string]struct {
 		return nil
 	}},
 	"E2E_MUTANTS": {"a regular expression of mutants to try", func(c *Config, v string) error {
-		if _, err := regexp.Compile(v); err != nil {
-			return errors.New("is no regular expression")
-		}
-		c.Mutants = v
-		return nil
+		return expression(&c.Mutants, v)
 	}},
 	"E2E_TARGET":            {"the target.json of a deployed environment, for the suites", nil},
 	"E2E_TEST_POSTGRES_DSN": {"set by test:integration", nil},
 	"E2E_TEST_REDIS_ADDR":   {"set by test:integration", nil},
 }
 
+// timeoutPrefix is that of a variable which sets a deadline.
+const timeoutPrefix = "E2E_TIMEOUT_"
+
+// known returns the variable of a name.
+func known(name string) (variable, bool) {
+	if deadline, ok := strings.CutPrefix(name, timeoutPrefix); ok {
+		_, ok = (&Timeouts{}).named()[deadline]
+		return variable{"a duration, e.g. 90s or 5m", func(c *Config, v string) error {
+			value, err := time.ParseDuration(v)
+			if err != nil || value <= 0 {
+				return errors.New("is no duration above 0")
+			}
+			if c.Deadlines == nil {
+				c.Deadlines = map[string]time.Duration{}
+			}
+			c.Deadlines[deadline] = value
+			return nil
+		}}, ok
+	}
+	found, ok := variables[name]
+	return found, ok
+}
+
 // suggest names the variable that was probably meant, else all.
 func suggest(name string) string {
-	names := slices.Sorted(maps.Keys(variables))
+	names := slices.Collect(maps.Keys(variables))
+	for deadline := range (&Timeouts{}).named() {
+		names = append(names, timeoutPrefix+deadline)
+	}
+	slices.Sort(names)
 	for _, known := range names {
 		if strings.HasPrefix(known, name) || strings.HasPrefix(name, known) || oneApart(known, name) {
 			return "did you mean " + known + "?"
@@ -158,6 +212,18 @@ func oneApart(a, b string) bool {
 	default:
 		return false
 	}
+}
+
+// expression takes a regular expression. What is wrong with one is said here, and not
+// when a suite starts.
+func expression(to *string, value string) error {
+	_, err := regexp.Compile(value)
+	var wrong *syntax.Error
+	if errors.As(err, &wrong) {
+		return fmt.Errorf("is no regular expression: %s", wrong.Code)
+	}
+	*to = value
+	return err
 }
 
 func choose[T ~string](to *T, value string, allowed ...T) error {
@@ -190,8 +256,8 @@ func ReadConfig(environ []string) (Config, error) {
 		if !strings.HasPrefix(name, "E2E_") {
 			continue
 		}
-		variable, known := variables[name]
-		if !known {
+		variable, ok := known(name)
+		if !ok {
 			problems = append(problems, fmt.Errorf("%s: unknown variable; %s", name, suggest(name)))
 			continue
 		}

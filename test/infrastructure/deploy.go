@@ -9,59 +9,98 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
+	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// Deploy applies the components as one step and waits until everything in them is
-// ready. It fails early when something can no longer become ready, and says why.
-func (e *Environment) Deploy(ctx context.Context, step string, components ...string) error {
-	return e.step(ctx, "deploy", step, e.Timeouts.Deploy, func(ctx context.Context, step *timeline.Step) error {
-		var objs []*unstructured.Unstructured
-		for _, component := range components {
-			rendered, err := e.render(component)
-			if err != nil {
-				return err
-			}
-			objs = append(objs, rendered...)
+// deployComponent applies the component and waits until everything in it is ready. It
+// fails early when something can no longer become ready, and says why.
+func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
+	return e.step(ctx, p, e.Timeouts.Deploy, func(ctx context.Context, step *timeline.Step) error {
+		e.mu.Lock()
+		refs := maps.Clone(e.refs)
+		e.mu.Unlock()
+		objs, err := apply.WithImages(e.Objects[p.Name], refs)
+		if err != nil {
+			return err
 		}
-		applier, err := e.connection()
+		applier, err := e.applier()
 		if err != nil {
 			return err
 		}
 		if e.Variant == Coverage {
-			if err := e.record.Deployed(e.deployed(components)...); err != nil {
+			if err := e.record.Deployed(e.deployed(p.Name)...); err != nil {
+				return err
+			}
+		}
+		var removed apply.ChangeSet
+		if p.Name == e.Base {
+			// Before anything is applied: what goes may hold what comes, as a node port.
+			if removed, err = applier.Prune(ctx, e.objects()); err != nil {
 				return err
 			}
 		}
 		changes, err := applier.Apply(ctx, objs)
-		fmt.Fprintln(timeline.Log(ctx), changes)
+		fmt.Fprintln(timeline.Log(ctx), slices.Concat(removed, changes))
 		if err != nil {
 			return err
 		}
 		if err := applier.Wait(ctx, changes); err != nil {
 			return err
 		}
+		if err := e.noteDeployed(p.Name, objs); err != nil {
+			return err
+		}
+		changes = slices.Concat(removed, changes)
 		if slices.ContainsFunc(changes, func(c apply.Change) bool { return c.Action != apply.Unchanged }) {
 			step.Detail("%s", changes.Summary())
 		} else {
 			step.Cached("%s", changes.Summary())
 		}
-		return nil
+		if !e.complete(p.Name) {
+			return nil
+		}
+		return e.writeTarget(ctx)
 	})
 }
 
-// render builds a component with the references of this run's images.
-func (e *Environment) render(component string) ([]*unstructured.Unstructured, error) {
-	dir, ok := e.Overlays[component]
-	if !ok {
-		return nil, fmt.Errorf("component %q: not in the catalog", component)
+// noteDeployed notes what a component was made of, for Explain.
+func (e *Environment) noteDeployed(component string, objs []*unstructured.Unstructured) error {
+	sum, err := digestOf(objs)
+	if err != nil {
+		return err
 	}
 	e.mu.Lock()
-	refs := maps.Clone(e.refs)
-	e.mu.Unlock()
-	objs, err := apply.Render(dir, refs)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", e.relative(dir), err)
+	defer e.mu.Unlock()
+	deployed := e.state.Deployed()
+	deployed[component] = sum
+	return e.state.NoteDeployed(deployed)
+}
+
+// digestOf identifies objects.
+func digestOf(objs []*unstructured.Unstructured) (string, error) {
+	inputs := image.NewInputs()
+	for _, obj := range objs {
+		data, err := obj.MarshalJSON()
+		if err != nil {
+			return "", err
+		}
+		inputs.Text(apply.RefOf(obj).String(), string(data))
 	}
-	return objs, nil
+	return image.Image{Inputs: inputs}.Ref(), nil
+}
+
+// objects are those of all components.
+func (p *Plan) objects() []*unstructured.Unstructured {
+	var all []*unstructured.Unstructured
+	for _, component := range p.Components {
+		all = append(all, p.Objects[component.Name]...)
+	}
+	return all
+}
+
+// complete tells whether something works on what has been deployed with this component.
+func (p *Plan) complete(component string) bool {
+	return slices.ContainsFunc(p.Suites, func(suite Suite) bool { return slices.Contains(suite.Needs, component) }) ||
+		slices.ContainsFunc(p.Programs, func(program Program) bool { return slices.Contains(program.Needs, component) })
 }

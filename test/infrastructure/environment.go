@@ -1,39 +1,43 @@
 // Package infrastructure takes a checkout to a deployed environment: it builds
 // images, creates a Kind cluster, loads, deploys, runs suites and keeps the
-// evidence. It says how; when is said by whoever calls it, the magefiles here. It
-// knows neither Mage nor Ginkgo's API, and no service by name: those stand in the
+// evidence. It says how, and what must come before what; package targets has Mage do it.
+// It knows neither Mage nor Ginkgo's API, and no service by name: those stand in the
 // Catalog.
 //
 //	config, err := infrastructure.ReadConfig(os.Environ())
 //	plan, err := infrastructure.NewPlan(".", catalog, config)
 //	env, err := infrastructure.Open(ctx, plan, infrastructure.Screen{...})
-//	err = env.Build(ctx, "gateway")
-//	...
+//	defer env.Close()
+//	for _, phase := range plan.Needed(goals...) {
+//		err = env.Do(ctx, phase)
+//	}
 //	err = env.Finish(ctx, err)
 //
 // Every phase converges: running it again is safe, and quick when nothing changed.
 package infrastructure
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
-	"kubernaut.ai/e2e/test/infrastructure/host"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -46,16 +50,21 @@ type Engine interface {
 	RunPrivileged(ctx context.Context, ref string, volumes, mounts []string, stdout io.Writer, entrypoint string, args ...string) error
 	Images(ctx context.Context, label string) ([]string, error)
 	Remove(ctx context.Context, refs ...string) error
+	Tag(ctx context.Context, ref, as string) error
+	Prune(ctx context.Context, repository string, keep int, except ...string) (removed []string, err error)
+	PruneStages(ctx context.Context, label string) error
 }
 
 // Cluster is the Kind cluster, as the phases need it.
 type Cluster interface {
 	Create(ctx context.Context, spec cluster.Spec, retried func(error)) error
 	Ready(ctx context.Context) error
+	Mend(ctx context.Context, nodes []string, status func(format string, args ...any)) (done string, err error)
+	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
 	All(ctx context.Context) ([]string, error)
-	Ports(ctx context.Context, node string) (map[int32]string, error)
+	Ports(ctx context.Context, node string) (map[cluster.Port]string, error)
 	Images(ctx context.Context, node string) ([]string, error)
 	Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error
 }
@@ -63,6 +72,7 @@ type Cluster interface {
 // Applier puts objects into the cluster.
 type Applier interface {
 	Apply(ctx context.Context, objs []*unstructured.Unstructured) (apply.ChangeSet, error)
+	Prune(ctx context.Context, keep []*unstructured.Unstructured) (apply.ChangeSet, error)
 	Wait(ctx context.Context, changes apply.ChangeSet) error
 }
 
@@ -73,10 +83,12 @@ type Adapters struct {
 	Runner     command.Runner
 	Engine     Engine
 	Cluster    Cluster
-	Connect    func(kubeconfig string) (Applier, error)
-	// Stop ends the pods of Deployments in order, and Follow watches all pods until
+	// Elsewhere is the cluster of the same name in another engine.
+	Elsewhere func(engine string) Cluster
+	Connect   func(kubeconfig string) (Applier, error)
+	// Stop ends the pods of workloads in order, and Follow watches all pods until
 	// ctx ends; both show what they see.
-	Stop   func(ctx context.Context, kubeconfig, namespace string, deployments []string, seen func(*corev1.Pod)) error
+	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
 	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error
 }
 
@@ -84,24 +96,28 @@ type Adapters struct {
 // for concurrent use. The first step that fails cancels every other.
 type Environment struct {
 	*Plan
-	Adapters
 	Timeline *timeline.Recorder
 
-	results io.Writer        // the process's stdout
-	record  *coverage.Record // of the coverage variant's run
+	adapters Adapters
+	state    checkout.Cluster // what the checkout keeps of the cluster
+	lock     *checkout.Lock
+	results  io.Writer        // the process's stdout
+	record   *coverage.Record // of the coverage variant's run
 
-	compile func(context.Context) error // once: all services
+	applier func() (Applier, error) // once: made when first needed
 
-	mu         sync.Mutex
+	run      context.Context // canceled by the first failure
+	canceled context.CancelCauseFunc
+
+	mu         sync.Mutex        // of what follows; never held while anything is asked of the outside
 	refs       map[string]string // images built or found, by catalog name
-	own        map[string]bool   // third-party images that were built here
-	applier    Applier
-	nodeImages map[string]map[string]bool // what each node has
-	suites     []suiteReport              // those that ran
-	failure    error                      // the first step's that failed
-	canceled   context.CancelCauseFunc
-	run        context.Context
-	unfollow   func() error // ends the watch of the pods; nil while there is none
+	packaged   map[string]bool   // third-party images that were built from packages
+	nodeImages map[string]func() (map[string]bool, error)
+	selected   map[string]int // specs that E2E_FOCUS and its like select, by suite
+	suites     []suiteReport  // those that ran
+	specs      []error        // suites in which specs failed
+	failure    error          // the first step's that failed otherwise
+	unfollow   func() error   // ends the watch of the pods; nil while there is none
 }
 
 // Screen is where progress goes, and results.
@@ -112,82 +128,158 @@ type Screen struct {
 	Verbose  bool
 }
 
-// Open chooses the engine and returns an environment for the plan with the real
-// adapters. It makes the evidence folder and points .e2e/last at it.
-func Open(ctx context.Context, plan *Plan, screen Screen) (*Environment, error) {
-	runner := command.Local{Log: timeline.Log}
-	name, err := host.Choose(ctx, runner, plan.Config.Engine)
+// Open chooses the engine, takes the lock of the plan's cluster and returns an
+// environment with the real adapters. Its first step makes an evidence folder of its own,
+// at which .e2e/last points from then on; a first step that only ends a run adds to that
+// one's. Close gives the lock up.
+func Open(ctx context.Context, plan *Plan, shown Screen) (*Environment, error) {
+	engine, err := chooseEngine(ctx, plan, func(format string, args ...any) { fmt.Fprintf(shown.Out, format+"\n", args...) })
 	if err != nil {
 		return nil, err
 	}
-	return OpenWith(plan, screen, Adapters{
-		EngineName: name,
-		Runner:     runner,
-		Engine:     engine.Engine{Name: name, Runner: runner},
-		Cluster: cluster.Kind{
-			Name: plan.ClusterName, Engine: name, Kubeconfig: filepath.Join(plan.Dir, "kubeconfig"),
-			Runner: runner, Log: timeline.Log,
-		},
-		Connect: connect,
-		Stop:    coverage.Stop,
-		Follow:  coverage.Follow,
-	})
+	return OpenWith(ctx, plan, shown, RealAdapters(plan, engine))
 }
 
-// OpenWith is Open with given adapters.
-func OpenWith(plan *Plan, screen Screen, adapters Adapters) (*Environment, error) {
-	recorder, err := timeline.New(timeline.Options{
-		Dir: plan.evidenceDir(), Cluster: plan.ClusterName, Variant: string(plan.Variant),
-		Out: screen.Out, Terminal: screen.Terminal, Verbose: screen.Verbose,
-	})
+// Reopen is Open for what ends a run: it takes the engine that the cluster was made with,
+// whether or not that works.
+func Reopen(ctx context.Context, plan *Plan, shown Screen) (*Environment, error) {
+	name, err := engineOf(ctx, plan)
 	if err != nil {
 		return nil, err
 	}
-	if err := pointLast(plan); err != nil {
-		return nil, err
+	return OpenWith(ctx, plan, shown, RealAdapters(plan, name))
+}
+
+// RealAdapters are those of the plan's cluster in an engine.
+func RealAdapters(plan *Plan, engineName string) Adapters {
+	runner := command.Local{Log: timeline.Log}
+	kind := func(engine string) Cluster {
+		return cluster.Kind{
+			Name: plan.ClusterName, Engine: engine, Kubeconfig: plan.cluster().Kubeconfig(),
+			Runner: runner, Log: timeline.Log,
+		}
 	}
+	return Adapters{
+		EngineName: engineName,
+		Runner:     runner,
+		Engine:     engine.Engine{Name: engineName, Runner: runner},
+		Cluster:    kind(engineName),
+		Elsewhere:  kind,
+		Connect:    func(kubeconfig string) (Applier, error) { return apply.Open(kubeconfig, apply.Options{}) },
+		Stop:       coverage.Stop,
+		Follow:     coverage.Follow,
+	}
+}
+
+// OpenWith is Open with given adapters. A plan whose evidence has a folder of its own is
+// part of a run that has the lock.
+func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) (_ *Environment, err error) {
+	own := *plan
 	env := &Environment{
-		Plan: plan, Adapters: adapters, Timeline: recorder, results: screen.Results,
-		refs: map[string]string{}, own: map[string]bool{}, nodeImages: map[string]map[string]bool{},
+		Plan: &own, adapters: adapters, state: plan.cluster(), results: cmp.Or(shown.Results, io.Discard),
+		refs: map[string]string{}, packaged: map[string]bool{}, selected: map[string]int{},
+		nodeImages: map[string]func() (map[string]bool, error){},
 	}
-	if env.results == nil {
-		env.results = io.Discard
-	}
-	env.run, env.canceled = context.WithCancelCause(context.Background())
-	env.compile = onceContext(env.compileServices)
-	if plan.Variant == Coverage {
-		if env.record, err = coverage.OpenRecord(filepath.Join(env.coverageDir(), "run.json")); err != nil {
+	if own.Evidence == "" {
+		if env.lock, err = plan.lock(ctx, shown.Out); err != nil {
 			return nil, err
+		}
+	}
+	env.Timeline = timeline.New(timeline.Options{
+		Folder: env.evidenceFolder, Cluster: plan.ClusterName, Variant: string(plan.Variant),
+		Screen: screen.On(shown.Out, shown.Terminal), Verbose: shown.Verbose,
+	})
+	env.run, env.canceled = context.WithCancelCause(context.Background())
+	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })
+	if plan.Variant == Coverage {
+		if env.record, err = coverage.OpenRecord(env.recordFile()); err != nil {
+			return nil, errors.Join(err, env.Close())
 		}
 	}
 	return env, nil
 }
+
+// evidenceFolder is where the evidence goes, asked by the first step: a folder of its own
+// for a run, that of the newest one for what ends it.
+func (e *Environment) evidenceFolder(fresh bool) (dir string, err error) {
+	switch {
+	case e.Evidence != "":
+		return e.Evidence, nil
+	case fresh:
+		dir, err = e.state.Begin(time.Now())
+	default:
+		dir, err = e.state.Latest(time.Now())
+	}
+	e.Evidence = dir
+	return dir, err
+}
+
+// lock takes the lock of the plan's cluster, and says who has it while it is another's.
+func (p *Plan) lock(ctx context.Context, out io.Writer) (*checkout.Lock, error) {
+	return p.cluster().Lock(ctx, cmp.Or(p.Target, "a run"), func(holder checkout.Holder) error {
+		if p.FailBusy {
+			return fmt.Errorf("%s; without E2E_LOCK=fail this run would wait", holder)
+		}
+		fmt.Fprintf(out, "waiting: %s; E2E_LOCK=fail would end at once\n", holder)
+		return nil
+	})
+}
+
+// Close gives up the cluster's lock. The environment does nothing more.
+func (e *Environment) Close() error { return e.lock.Release() }
 
 // Variation returns an environment for the same cluster whose plan differs by what
 // change does to it. It knows what has been built here, keeps its evidence in a folder
 // of its own and shows no progress; its failures cancel nothing here.
 func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environment, error) {
 	plan := *e.Plan
-	plan.EvidenceDir = evidence
+	plan.Evidence = evidence
 	change(&plan)
-	variation, err := OpenWith(&plan, Screen{Out: io.Discard}, e.Adapters)
+	variation, err := OpenWith(e.run, &plan, Screen{Out: io.Discard}, e.adapters)
 	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	variation.refs, variation.own, variation.applier = maps.Clone(e.refs), maps.Clone(e.own), e.applier
+	variation.refs, variation.packaged, variation.applier = maps.Clone(e.refs), maps.Clone(e.packaged), e.applier
 	return variation, nil
 }
 
-// pointLast makes .e2e/last the most recent evidence folder.
-func pointLast(plan *Plan) error {
-	return renameio.Symlink(plan.ClusterName, filepath.Join(plan.Root, ".e2e", "last"))
+// Do carries out one phase. What comes before it must have been done.
+func (e *Environment) Do(ctx context.Context, p Phase) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			// A program's error, which must fail the run like any other, and say where.
+			err = fmt.Errorf("%s: panic: %v\n%s", p, cause, debug.Stack())
+			e.fail(err)
+		}
+	}()
+	switch p.Kind {
+	case CompileServices:
+		return e.compileServices(ctx)
+	case CompileSuite:
+		return e.compileSuite(ctx, p)
+	case CompileProgram:
+		return e.compileProgram(ctx, p)
+	case BuildImage:
+		return e.buildImage(ctx, p)
+	case CreateCluster:
+		return e.createCluster(ctx, p)
+	case LoadImage:
+		return e.loadImage(ctx, p)
+	case DeployComponent:
+		return e.deployComponent(ctx, p)
+	case RunSuite:
+		return e.runSuite(ctx, p)
+	case RunProgram:
+		return e.runProgram(ctx, p)
+	}
+	return fmt.Errorf("phase %s: of unknown kind %q", p, p.Kind)
 }
 
 // step runs fn as a step with a deadline. When it fails, every other step of the
 // environment is canceled, with this failure as the cause.
-func (e *Environment) step(ctx context.Context, phase, name string, timeout time.Duration, fn func(context.Context, *timeline.Step) error) error {
+func (e *Environment) step(ctx context.Context, p Phase, timeout time.Duration, fn func(context.Context, *timeline.Step) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(e.run, func() { cancel(context.Cause(e.run)) })
@@ -197,6 +289,7 @@ func (e *Environment) step(ctx context.Context, phase, name string, timeout time
 	}
 	ctx, release := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
 	defer release()
+	phase, name := p.step()
 	err := e.Timeline.Step(ctx, phase, name, fn)
 	if err != nil {
 		e.fail(err)
@@ -208,18 +301,30 @@ func (e *Environment) step(ctx context.Context, phase, name string, timeout time
 // nothing: by then every phase is through, and another suite may follow.
 func (e *Environment) fail(err error) {
 	var specs *SuiteError
-	if errors.As(err, &specs) {
-		return
-	}
+	failed := errors.As(err, &specs)
 	e.mu.Lock()
-	first := e.failure == nil
+	first := !failed && e.failure == nil
 	if first {
 		e.failure = err
+	}
+	if failed {
+		e.specs = append(e.specs, err)
 	}
 	e.mu.Unlock()
 	if first {
 		e.canceled(canceledBy{err})
 	}
+}
+
+// outcome is what went wrong in this environment, else err: whoever scheduled the phases
+// may have flattened their errors and repeated them.
+func (e *Environment) outcome(err error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if own := errors.Join(append(slices.Clone(e.specs), e.failure)...); own != nil {
+		return own
+	}
+	return err
 }
 
 // canceledBy is the cause that a step ends with because another one failed. Its
@@ -228,24 +333,6 @@ type canceledBy struct{ failure error }
 
 func (c canceledBy) Error() string        { return "canceled: another step failed" }
 func (c canceledBy) Is(target error) bool { return target == context.Canceled }
-
-func connect(kubeconfig string) (Applier, error) { return apply.Open(kubeconfig, apply.Options{}) }
-
-// connection returns the applier, made when first needed.
-func (e *Environment) connection() (Applier, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.applier == nil {
-		applier, err := e.Connect(e.kubeconfig())
-		if err != nil {
-			return nil, err
-		}
-		e.applier = applier
-	}
-	return e.applier, nil
-}
-
-func (e *Environment) kubeconfig() string { return filepath.Join(e.Dir, "kubeconfig") }
 
 // Ref returns the reference of an image that Build has made or found.
 func (e *Environment) Ref(name string) (string, error) {
@@ -258,19 +345,17 @@ func (e *Environment) Ref(name string) (string, error) {
 	return ref, nil
 }
 
-func (e *Environment) setRef(name, ref string, own bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.refs[name], e.own[name] = ref, own
-}
-
-// onceContext returns a function that runs fn once, for whoever comes first, and
-// gives every caller its result.
-func onceContext(fn func(context.Context) error) func(context.Context) error {
-	var once sync.Once
-	var err error
-	return func(ctx context.Context) error {
-		once.Do(func() { err = fn(ctx) })
+// Discard removes an image that Build has made from the engine's store. Nodes keep it.
+func (e *Environment) Discard(ctx context.Context, name string) error {
+	ref, err := e.Ref(name)
+	if err != nil {
 		return err
 	}
+	return e.adapters.Engine.Remove(ctx, ref)
+}
+
+func (e *Environment) setRef(name, ref string, packaged bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.refs[name], e.packaged[name] = ref, packaged
 }

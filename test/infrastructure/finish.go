@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/gather"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -25,12 +26,12 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 	}
 	keep := e.Keep == KeepAlways || e.Keep == KeepFailure && err != nil
 	fresh := context.WithoutCancel(ctx)
-	switch all, listErr := e.Cluster.All(fresh); {
+	switch all, listErr := e.present(fresh); {
 	case listErr != nil:
 		err = errors.Join(err, listErr)
 	case len(all) == 0:
 	case keep:
-		e.Timeline.Say("cluster %s is kept; KUBECONFIG=%s; remove it: %s", e.ClusterName, e.relative(e.kubeconfig()), e.command("cluster:delete"))
+		e.Timeline.Say("cluster %s is kept; KUBECONFIG=%s; remove it: %s", e.ClusterName, e.relative(e.state.Kubeconfig()), e.command("cluster:delete"))
 	default:
 		// A teardown that fails never turns a green run red: the next run, or
 		// cluster:delete, removes what is left.
@@ -42,7 +43,7 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		e.Timeline.Say("summary: %v", summaryErr)
 	}
 	doc := e.Timeline.Document()
-	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Dir))
+	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Evidence))
 	if err != nil {
 		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}
@@ -60,30 +61,26 @@ func (e *Environment) Diagnose(ctx context.Context, err error) error {
 
 // diagnose returns the first failure, after gathering what a cluster can tell.
 func (e *Environment) diagnose(ctx context.Context, err error) error {
-	e.mu.Lock()
-	failure := e.failure
-	e.mu.Unlock()
-	if failure != nil {
-		err = failure
-	}
+	err = e.outcome(err)
 	// An interrupted run has five seconds in all, and whoever interrupted it knows why.
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
 	fresh := context.WithoutCancel(ctx)
-	all, listErr := e.Cluster.All(fresh)
+	all, listErr := e.present(fresh)
 	if listErr != nil || len(all) == 0 {
 		return err
 	}
+	cause := err
 	gatherErr := e.Timeline.Step(fresh, "gather", "diagnostics", func(ctx context.Context, step *timeline.Step) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, e.Timeouts.Gather, fmt.Errorf("not done after %s", e.Timeouts.Gather))
 		defer cancel()
-		dir := filepath.Join(e.Dir, "gather")
+		dir := filepath.Join(e.Evidence, "gather")
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 		step.Detail("%s", e.relative(dir))
-		return e.gather(ctx, dir, all)
+		return e.gather(ctx, dir, all, cause)
 	})
 	if gatherErr != nil {
 		e.Timeline.Say("%v", gatherErr)
@@ -91,12 +88,23 @@ func (e *Environment) diagnose(ctx context.Context, err error) error {
 	return err
 }
 
+// answerTimeout bounds a question to the engine that is asked after the phases: one that
+// hangs must not keep the run from its end.
+const answerTimeout = 30 * time.Second
+
+// present returns the containers of the cluster, running or not.
+func (e *Environment) present(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%s: no answer within %s", e.adapters.EngineName, answerTimeout))
+	defer cancel()
+	return e.adapters.Cluster.All(ctx)
+}
+
 // evidence is where to look after a failure: the summary first, where there is one.
 func (e *Environment) evidence() string {
-	logs := e.relative(filepath.Join(e.Dir, "log"))
+	logs := e.relative(filepath.Join(e.Evidence, "log"))
 	for _, entry := range e.Timeline.Document().Steps {
 		if entry.Phase == "gather" {
-			return e.relative(filepath.Join(e.Dir, "gather", gather.SummaryFile)) + " and " + logs
+			return e.relative(filepath.Join(e.Evidence, "gather", gather.SummaryFile)) + " and " + logs
 		}
 	}
 	return logs
@@ -107,8 +115,8 @@ func (e *Environment) suiteRan() bool {
 }
 
 // command is a target as the user would call it for this variant.
-func (e *Environment) command(target string) string {
-	if e.Variant == Coverage {
+func (p *Plan) command(target string) string {
+	if p.Variant == Coverage {
 		return "E2E_COVERAGE=true go tool mage " + target
 	}
 	return "go tool mage " + target

@@ -7,6 +7,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/host"
+	"kubernaut.ai/e2e/test/infrastructure/testservers"
 )
 
 // Doctor prints what this machine has and lacks for the plan, and returns an error
@@ -36,7 +37,7 @@ func Setup(ctx context.Context, plan *Plan, out io.Writer) error {
 func (p *Plan) hostOptions() (host.Options, error) {
 	opts := host.Options{
 		Runner: command.Local{}, Engine: p.Config.Engine, Policy: string(p.ImagePolicy), Checkout: p.Root,
-		Kind: p.KindVersion, Kubernetes: p.Kubernetes,
+		Labels: []string{testservers.Label}, Folders: []string{testservers.FolderPrefix},
 	}
 	for _, spec := range p.Images {
 		if spec.Package != "" {

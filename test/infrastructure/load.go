@@ -4,18 +4,20 @@ import (
 	"context"
 	"io"
 	"strings"
+	"sync"
 
+	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// Load streams the image into every node that does not have it.
-func (e *Environment) Load(ctx context.Context, name string) error {
-	return e.step(ctx, "load", name, e.Timeouts.Load, func(ctx context.Context, step *timeline.Step) error {
-		ref, err := e.Ref(name)
+// loadImage streams the image into every node that does not have it.
+func (e *Environment) loadImage(ctx context.Context, p Phase) error {
+	return e.step(ctx, p, e.Timeouts.Load, func(ctx context.Context, step *timeline.Step) error {
+		ref, err := e.Ref(p.Name)
 		if err != nil {
 			return err
 		}
-		nodes, err := e.Cluster.Nodes(ctx)
+		nodes, err := e.adapters.Cluster.Nodes(ctx)
 		if err != nil {
 			return err
 		}
@@ -34,27 +36,37 @@ func (e *Environment) Load(ctx context.Context, name string) error {
 			return nil
 		}
 		step.Detail("%s into %s", ref, strings.Join(lacking, ", "))
-		return e.Cluster.Import(ctx, lacking, func(ctx context.Context, w io.Writer) error {
-			return e.Engine.Save(ctx, w, ref)
+		err = e.adapters.Cluster.Import(ctx, lacking, func(ctx context.Context, w io.Writer) error {
+			return e.adapters.Engine.Save(ctx, w, ref)
 		})
+		if err != nil {
+			return err
+		}
+		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
+		for _, node := range lacking {
+			if _, err := e.adapters.Cluster.PruneImages(ctx, node, image.Repository+p.Name, ref); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
 // held returns what images a node has, asked once a run.
 func (e *Environment) held(ctx context.Context, node string) (map[string]bool, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if held, ok := e.nodeImages[node]; ok {
-		return held, nil
+	ask, asked := e.nodeImages[node]
+	if !asked {
+		ask = sync.OnceValues(func() (map[string]bool, error) {
+			refs, err := e.adapters.Cluster.Images(ctx, node)
+			held := map[string]bool{}
+			for _, ref := range refs {
+				held[ref] = true
+			}
+			return held, err
+		})
+		e.nodeImages[node] = ask
 	}
-	refs, err := e.Cluster.Images(ctx, node)
-	if err != nil {
-		return nil, err
-	}
-	held := map[string]bool{}
-	for _, ref := range refs {
-		held[ref] = true
-	}
-	e.nodeImages[node] = held
-	return held, nil
+	e.mu.Unlock()
+	return ask()
 }

@@ -1,35 +1,38 @@
 package infrastructure
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/modfile"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
 )
 
 // Plan is everything a run will do, decided before anything is done. It is made by
-// NewPlan from a catalog and a configuration, reads files and runs nothing.
+// NewPlan from a catalog and a configuration, reads files and runs nothing. Its phases
+// and their order are derived, see Phases and Before.
 type Plan struct {
 	Config
 	Catalog
-	Root        string // the checkout, absolute
+	Root        string // the checkout, absolute, without symbolic links
 	ClusterName string // belongs to the checkout and variant
-	Dir         string // evidence folder, .e2e/<cluster>
 	Timeouts    Timeouts
+	Goals       []Phase // what the run is for; empty leaves open
+	Target      string  // how whoever started the run calls it, e.g. e2e:gateway
 
-	// EvidenceDir is where this run's log/, junit/ and timeline.json go; empty means
-	// Dir.
-	EvidenceDir string
+	// Evidence is where the run's log/, junit/ and timeline.json go. Empty means a new
+	// folder below .e2e, which Open makes. A run with a folder of its own is part of
+	// another, which has the cluster's lock.
+	Evidence string
 	// Overlay is a file for `go build -overlay`: services are built with the sources it
 	// names in place of the checkout's. What is built lies beside it. Empty builds the
 	// checkout.
@@ -40,15 +43,15 @@ type Plan struct {
 	// Module is the module path in go.mod.
 	Module string
 	// KindVersion is the version of the kind library in go.mod; Kubernetes is the
-	// version of the node image that is built here.
+	// version of the node image that is built here. Empty where there is none.
 	KindVersion string
 	Kubernetes  string
 
-	// Overlays maps a component to the folder that is rendered for it.
-	Overlays map[string]string
 	// NodePorts are the fixed node ports of the Services in the manifests, which are
 	// the one place where a port is written. Each gets a free port of 127.0.0.1.
 	NodePorts []apply.NodePort
+
+	graph *graph
 }
 
 // Timeouts are the deadlines of the phases. Each is several times what the phase
@@ -61,6 +64,7 @@ type Timeouts struct {
 	Load    time.Duration // one image into every node
 	Deploy  time.Duration // one component, until ready
 	Suite   time.Duration // one suite; passed to Ginkgo, which then reports where it stood
+	Program time.Duration // a program, which bounds itself more closely; a mutant takes a minute or two
 	Gather  time.Duration // diagnostics after a failure
 	Collect time.Duration // coverage: every pod may take its grace period to end, and Go compiles its tools when they are first used
 	Delete  time.Duration // teardown
@@ -72,81 +76,122 @@ const FirstAnswer = 15 * time.Second
 func defaultTimeouts() Timeouts {
 	return Timeouts{
 		Build: 15 * time.Minute, Obtain: 75 * time.Minute, Cluster: 5 * time.Minute, Load: 5 * time.Minute,
-		Deploy: 3 * time.Minute, Suite: 20 * time.Minute, Gather: time.Minute, Collect: 5 * time.Minute, Delete: time.Minute,
+		Deploy: 3 * time.Minute, Suite: 20 * time.Minute, Program: 3 * time.Hour, Gather: time.Minute, Collect: 5 * time.Minute, Delete: time.Minute,
 	}
 }
 
-// NewPlan decides. It refuses manifests with a field that Kubernetes does not
-// know, an image that the catalog does not have, or two Services with one node
-// port, before anything is built.
-func NewPlan(root string, catalog Catalog, config Config) (*Plan, error) {
-	root, err := filepath.Abs(root)
+// named are the timeouts by the ends of the names of their variables, E2E_TIMEOUT_...
+func (t *Timeouts) named() map[string]*time.Duration {
+	return map[string]*time.Duration{
+		"BUILD": &t.Build, "OBTAIN": &t.Obtain, "CLUSTER": &t.Cluster, "LOAD": &t.Load, "DEPLOY": &t.Deploy,
+		"SUITE": &t.Suite, "PROGRAM": &t.Program, "GATHER": &t.Gather, "COLLECT": &t.Collect, "DELETE": &t.Delete,
+	}
+}
+
+// Outline is a plan without manifests, for what must work while one of them is broken:
+// it has names, folders and timeouts, and no phases.
+func Outline(root string, catalog Catalog, config Config) (*Plan, error) {
+	own, err := checkout.At(root)
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Config: config, Catalog: catalog, Root: root, Timeouts: defaultTimeouts(), Overlays: map[string]string{}, Objects: map[string][]*unstructured.Unstructured{}}
-	plan.ClusterName = clusterName(root, config.Variant)
-	plan.Dir = filepath.Join(root, ".e2e", plan.ClusterName)
-	data, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	plan := &Plan{
+		Config: config, Catalog: catalog, Root: own.Root, Timeouts: defaultTimeouts(),
+		Objects: map[string][]*unstructured.Unstructured{}, graph: &graph{},
+	}
+	for name, value := range config.Deadlines {
+		*plan.Timeouts.named()[name] = value
+	}
+	plan.ClusterName = own.Cluster(config.Variant.suffix()).Name
+	data, err := os.ReadFile(filepath.Join(own.Root, "go.mod"))
 	if err != nil {
 		return nil, err
 	}
 	plan.Module = modfile.ModulePath(data)
-	if plan.KindVersion, err = required(filepath.Join(root, "go.mod"), "sigs.k8s.io/kind"); err != nil {
+	if plan.KindVersion, err = required(filepath.Join(own.Root, "go.mod"), "sigs.k8s.io/kind"); err != nil {
 		return nil, err
 	}
-	if plan.Kubernetes, err = required(filepath.Join(root, "docker", catalog.Node, "go.mod"), "k8s.io/kubernetes"); err != nil {
+	plan.Kubernetes, err = required(filepath.Join(own.Root, "docker", catalog.Node, "go.mod"), "k8s.io/kubernetes")
+	return plan, err
+}
+
+// NewPlan decides. It refuses manifests with a field that Kubernetes does not
+// know, an image that the catalog does not have, or two Services with one node
+// port, and a catalog that contradicts itself, before anything is built.
+func NewPlan(root string, catalog Catalog, config Config) (*Plan, error) {
+	plan, err := Outline(root, catalog, config)
+	if err != nil {
 		return nil, err
 	}
+	if strings.Contains(plan.Root, ":") {
+		return nil, fmt.Errorf("%s: has a colon in its path, which container engines cannot mount; move the checkout", plan.Root)
+	}
+	problems := make([]error, len(catalog.Components))
+	var wait sync.WaitGroup
+	rendered := make([][]*unstructured.Unstructured, len(catalog.Components))
+	for i, component := range catalog.Components {
+		wait.Go(func() { rendered[i], problems[i] = plan.render(component) })
+	}
+	wait.Wait()
+	images := map[string][]string{}
+	taken := map[cluster.Port]string{}
+	for i, component := range catalog.Components {
+		plan.Objects[component.Name] = rendered[i]
+		images[component.Name] = apply.Images(rendered[i])
+		for _, port := range apply.NodePorts(rendered[i]) {
+			key := cluster.Port{Number: port.NodePort, Protocol: port.Protocol}
+			if other, ok := taken[key]; ok {
+				problems[i] = errors.Join(problems[i], fmt.Errorf("%s: Services %s and %s ask for the same node port %s",
+					strings.Join(plan.overlays(component), ", "), other, port.Service, key))
+			}
+			taken[key] = port.Service
+			plan.NodePorts = append(plan.NodePorts, port)
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	plan.graph, err = newGraph(catalog, images)
+	return plan, err
+}
+
+// render builds a component's manifests, with images by their catalog names.
+func (p *Plan) render(component Component) ([]*unstructured.Unstructured, error) {
 	names := map[string]string{}
-	for _, img := range catalog.Images {
+	for _, img := range p.Images {
 		names[img.Name] = img.Name
 	}
+	var all []*unstructured.Unstructured
 	var problems []error
-	taken := map[int32]apply.NodePort{}
-	for _, component := range catalog.Components {
-		dir, err := plan.overlay(component)
-		if err != nil {
-			problems = append(problems, err)
+	for _, dir := range p.overlays(component) {
+		if _, err := os.Stat(filepath.Join(p.Root, dir)); err != nil {
+			problems = append(problems, fmt.Errorf("component %s: has no folder %s", component.Name, dir))
 			continue
 		}
-		plan.Overlays[component.Name] = dir
-		objs, err := apply.Render(dir, names)
+		objs, err := apply.Render(filepath.Join(p.Root, dir), names)
 		if err == nil {
 			err = apply.Validate(objs)
 		}
 		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", plan.relative(dir), err))
-			continue
+			problems = append(problems, fmt.Errorf("%s: %w", dir, err))
 		}
-		plan.Objects[component.Name] = objs
-		for _, port := range apply.NodePorts(objs) {
-			if other, ok := taken[port.NodePort]; ok {
-				problems = append(problems, fmt.Errorf("%s: Services %s and %s ask for the same node port %d", plan.relative(dir), other.Service, port.Service, port.NodePort))
-			}
-			taken[port.NodePort] = port
-			plan.NodePorts = append(plan.NodePorts, port)
-		}
+		all = append(all, objs...)
 	}
-	return plan, errors.Join(problems...)
+	return all, errors.Join(problems...)
 }
 
-// overlay chooses a component's folder: the variant's own where there is one.
-func (p *Plan) overlay(component Component) (string, error) {
-	dir := filepath.Join(p.Root, "manifests", component.Name)
-	if p.Variant != Standard {
-		overlay := filepath.Join(dir, string(p.Variant))
-		if _, err := os.Stat(overlay); err == nil {
-			return overlay, nil
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+// overlays are the folders of a component, relative to the checkout: the variant's own
+// where there is one.
+func (p *Plan) overlays(component Component) []string {
+	var dirs []string
+	for _, folder := range component.folders() {
+		dir := filepath.Join("manifests", folder, string(p.Variant))
+		if _, err := os.Stat(filepath.Join(p.Root, dir)); err != nil || p.Variant == Standard {
+			dir = filepath.Join("manifests", folder, "base")
 		}
+		dirs = append(dirs, dir)
 	}
-	base := filepath.Join(dir, "base")
-	if _, err := os.Stat(base); err != nil {
-		return "", fmt.Errorf("component %s: has no folder %s", component.Name, p.relative(base))
-	}
-	return base, nil
+	return dirs
 }
 
 // required is the version of a module that a go.mod asks for.
@@ -167,22 +212,13 @@ func required(file, module string) (string, error) {
 	return "", fmt.Errorf("%s: does not require %s", file, module)
 }
 
-func (p *Plan) evidenceDir() string {
-	if p.EvidenceDir != "" {
-		return p.EvidenceDir
-	}
-	return p.Dir
+// cluster is what the checkout keeps of the plan's cluster.
+func (p *Plan) cluster() checkout.Cluster {
+	return checkout.Cluster{Checkout: checkout.Checkout{Root: p.Root}, Name: p.ClusterName}
 }
 
-// image returns the catalog's entry.
-func (p *Plan) image(name string) (ImageSpec, error) {
-	for _, img := range p.Images {
-		if img.Name == name {
-			return img, nil
-		}
-	}
-	return ImageSpec{}, fmt.Errorf("image %q: not in the catalog", name)
-}
+// BuildFolder is a folder for what is built for the plan's cluster and is no evidence.
+func (p *Plan) BuildFolder(name string) string { return p.cluster().Build(name) }
 
 // relative is a path as the user would type it in the checkout.
 func (p *Plan) relative(path string) string {
@@ -190,15 +226,4 @@ func (p *Plan) relative(path string) string {
 		return short
 	}
 	return path
-}
-
-// clusterName is the same for the same checkout and differs between two, so that
-// both can run at once on one machine.
-func clusterName(root string, variant Variant) string {
-	sum := sha256.Sum256([]byte(root))
-	name := "e2e-" + hex.EncodeToString(sum[:4])
-	if variant != Standard {
-		name += "-" + string(variant)
-	}
-	return name
 }

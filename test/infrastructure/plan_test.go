@@ -1,11 +1,14 @@
 package infrastructure_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 
 	"kubernaut.ai/e2e/test/infrastructure"
@@ -62,7 +65,7 @@ func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 		"E2E_PROCS=0":          "E2E_PROCS=0: is no number from 1 to 64",
 		"E2E_IMAGE=auto":       "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
 		"E2E_KEPE=never":       "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",
-		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_COVERAGE, ",
+		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_CLEAN, E2E_COVERAGE, ",
 		"E2E_SOMETHING_ELSE=":  "",
 	} {
 		_, err := infrastructure.ReadConfig([]string{setting})
@@ -95,11 +98,13 @@ func TestPlanOfThisCheckout(t *testing.T) {
 	if standard.ClusterName == coverage.ClusterName {
 		t.Error("both variants have one cluster, and so one evidence folder")
 	}
-	if got := standard.Overlays["gateway"]; filepath.Base(got) != "base" {
-		t.Errorf("standard overlay: got %s", got)
-	}
-	if got := coverage.Overlays["gateway"]; filepath.Base(got) != "coverage" {
-		t.Errorf("coverage overlay: got %s", got)
+	for plan, want := range map[*infrastructure.Plan]bool{standard: false, coverage: true} {
+		told := slices.ContainsFunc(plan.Objects["gateway"], func(obj *unstructured.Unstructured) bool {
+			return strings.Contains(fmt.Sprint(obj.Object), "GOCOVERDIR")
+		})
+		if told != want {
+			t.Errorf("%s: the gateway's pods are told where counters go: %t, want %t", plan.Variant, told, want)
+		}
 	}
 	if len(standard.NodePorts) == 0 {
 		t.Error("no node port was found in the manifests")
@@ -115,6 +120,24 @@ func TestNodeImageHasTheMinorVersionOfTheKindLibrary(t *testing.T) {
 	if !strings.Contains(defaults.Image, ":"+minor+".") {
 		t.Errorf("docker/kind-node builds Kubernetes %s, the kind library %s expects %s", plan.Kubernetes, plan.KindVersion, defaults.Image)
 	}
+}
+
+func TestImageFromAModuleIsTheVersionThatIsPulled(t *testing.T) {
+	for _, spec := range infrastructure.Kubernaut().Images {
+		if spec.Name != "alertmanager" {
+			continue
+		}
+		data, err := os.ReadFile("../../docker/alertmanager/go.mod")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, tag, _ := strings.Cut(spec.Pull, ":")
+		if want := "require github.com/prometheus/alertmanager " + tag + "\n"; !strings.Contains(string(data), want) {
+			t.Errorf("the catalog pulls %s, docker/alertmanager builds another: want %q", spec.Pull, want)
+		}
+		return
+	}
+	t.Error("the catalog has no Alertmanager")
 }
 
 // checkout makes a checkout with one component whose manifests are given.
@@ -136,7 +159,7 @@ func checkout(t *testing.T, manifest string) (string, infrastructure.Catalog) {
 		}
 	}
 	return root, infrastructure.Catalog{
-		Namespace: "ns", Node: "node", Images: []infrastructure.ImageSpec{{Name: "app", Package: "./docker/app"}},
+		Namespace: "ns", Node: "node", Images: []infrastructure.ImageSpec{{Name: "app", Package: "./docker/app"}, {Name: "node", Pull: "docker.io/node"}},
 		Components: []infrastructure.Component{{Name: "app"}},
 	}
 }
@@ -155,7 +178,7 @@ func TestPlanRefusesManifestsBeforeAnythingIsBuilt(t *testing.T) {
 	for _, test := range []struct{ name, manifest, want string }{
 		{"misspelt field", strings.Replace(pod, "containers:", "containrs:", 1), `unknown field "spec.containrs"`},
 		{"image not in the catalog", strings.Replace(pod, "image: app", "image: ap", 1), `"ap"`},
-		{"one node port twice", service("a") + service("b"), "Services a and b ask for the same node port 30080"},
+		{"one node port twice", service("a") + service("b"), "Services a and b ask for the same node port 30080/TCP"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			root, catalog := checkout(t, test.manifest)

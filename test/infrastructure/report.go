@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -159,36 +158,4 @@ func (e *Environment) readReport(path, suite string) (suiteReport, error) {
 func slowest(specs []timedSpec) []timedSpec {
 	slices.SortStableFunc(specs, func(a, b timedSpec) int { return cmp.Compare(b.took, a.took) })
 	return specs[:min(len(specs), slowestSpecs)]
-}
-
-// lines hands over what is written to it line by line.
-type lines struct {
-	say func(format string, args ...any)
-
-	mu   sync.Mutex
-	rest string
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.rest += string(p)
-	for {
-		line, rest, found := strings.Cut(l.rest, "\n")
-		if !found {
-			return len(p), nil
-		}
-		l.rest = rest
-		l.say("  %s", line)
-	}
-}
-
-// flush hands over a last line without an end.
-func (l *lines) flush() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.rest != "" {
-		l.say("  %s", l.rest)
-		l.rest = ""
-	}
 }

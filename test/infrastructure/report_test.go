@@ -21,11 +21,10 @@ import (
 func opened(t *testing.T, change func(*Config), results io.Writer) *Environment {
 	t.Helper()
 	plan := &Plan{Root: t.TempDir(), ClusterName: "e2e-test", Config: Config{Variant: Standard}}
-	plan.Dir = filepath.Join(plan.Root, ".e2e", plan.ClusterName)
 	if change != nil {
 		change(&plan.Config)
 	}
-	env, err := OpenWith(plan, Screen{Out: io.Discard, Results: results}, Adapters{})
+	env, err := OpenWith(t.Context(), plan, Screen{Out: io.Discard, Results: results}, Adapters{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +109,7 @@ func TestSummaryAndAnnotations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(env.Dir, "summary.md"))
+	text, err := os.ReadFile(filepath.Join(env.Evidence, "summary.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,14 +154,14 @@ func TestNothingIsAnnotatedElsewhere(t *testing.T) {
 
 func TestVariationKnowsWhatWasBuiltAndFailsAlone(t *testing.T) {
 	env, runner := opened(t, nil, nil), &command.Recorder{}
-	env.Runner, env.Images = runner, []ImageSpec{{Name: "gateway", Package: "./docker/gateway"}}
-	env.setRef("gateway", "gateway:1", true)
-	dir := filepath.Join(env.Dir, "mutants", "one")
+	env.adapters.Runner, env.Images = runner, []ImageSpec{{Name: "gateway", Package: "./docker/gateway"}}
+	env.setRef("gateway", "gateway:1", false)
+	dir := filepath.Join(env.Evidence, "mutants", "one")
 	other, err := env.Variation(dir, func(plan *Plan) { plan.Overlay = filepath.Join(dir, "overlay.json") })
 	if err != nil {
 		t.Fatal(err)
 	}
-	other.setRef("gateway", "gateway:2", true)
+	other.setRef("gateway", "gateway:2", false)
 	other.fail(errors.New("broken"))
 	if ref, err := env.Ref("gateway"); err != nil || ref != "gateway:1" || env.failure != nil || env.run.Err() != nil {
 		t.Errorf("got %s, %v, failure %v: the variation changed what it came from", ref, err, env.failure)

@@ -2,34 +2,44 @@ package infrastructure
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"kubernaut.ai/e2e/test/e2e/target"
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 )
 
-// Status prints what of the environment is there: cluster, nodes and endpoints.
-func (e *Environment) Status(ctx context.Context, out io.Writer) error {
-	all, err := e.Cluster.All(ctx)
+// Status prints what of the plan's environment is there: cluster, nodes and endpoints.
+// It changes nothing and needs no lock.
+func Status(ctx context.Context, plan *Plan, adapters Adapters, out io.Writer) error {
+	if holder := plan.cluster().Holder(); holder.PID != 0 {
+		fmt.Fprintf(out, "busy        %s\n", holder)
+	}
+	all, err := adapters.Cluster.All(ctx)
 	if err != nil {
 		return err
 	}
 	if len(all) == 0 {
-		fmt.Fprintf(out, "cluster     %s: not there; make it: %s\n", e.ClusterName, e.command("cluster:create"))
+		fmt.Fprintf(out, "cluster     %s: not there; make it: %s\n", plan.ClusterName, plan.command("cluster:create"))
 		return nil
 	}
-	running, err := e.Cluster.Nodes(ctx)
+	running, err := adapters.Cluster.Nodes(ctx)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "cluster     %s (%s, %s)\nnodes       %s, running: %s\nkubeconfig  %s\n",
-		e.ClusterName, e.EngineName, e.Variant, strings.Join(all, " "), strings.Join(running, " "), e.kubeconfig())
-	t, err := target.Read(func(string) string { return e.targetFile() }, e.Root)
+		plan.ClusterName, adapters.EngineName, plan.Variant, strings.Join(all, " "), strings.Join(running, " "), plan.cluster().Kubeconfig())
+	if made, err := plan.cluster().Record(); err == nil {
+		fmt.Fprintf(out, "made        %s by %s, of %s\n", made.Made.Format("2006-01-02 15:04:05"), made.By, made.Spec["node image"])
+	} else {
+		fmt.Fprintf(out, "made        not to the end; the next run makes it anew\n")
+	}
+	t, err := target.Read(func(string) string { return plan.cluster().TargetFile() }, plan.Root)
 	if err != nil {
 		fmt.Fprintf(out, "deployed    nothing that a suite could test: %v\n", err)
 		return nil
@@ -40,17 +50,64 @@ func (e *Environment) Status(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// Clean removes the images that this project made and the build folder. Images that
-// another checkout shares are made again there when it needs them.
-func (e *Environment) Clean(ctx context.Context) error {
-	refs, err := e.Engine.Images(ctx, image.Label)
+// Look returns the real adapters of the plan's cluster for looking at it, without a probe
+// of the engine.
+func Look(ctx context.Context, plan *Plan) (Adapters, error) {
+	name, err := engineOf(ctx, plan)
 	if err != nil {
-		return err
+		return Adapters{}, err
 	}
-	refs = slices.DeleteFunc(refs, func(ref string) bool { return !strings.HasPrefix(ref, image.Repository) })
-	if err := e.Engine.Remove(ctx, refs...); err != nil {
-		return err
+	return RealAdapters(plan, name), nil
+}
+
+// Clean removes .e2e and the services' images that this checkout has made. Its clusters
+// must be gone. Images that take long to make, and what other checkouts share, stay,
+// unless E2E_CLEAN=all: then every image of this project goes, and the clusters whose
+// checkouts are gone. What cannot be removed is named in the error and keeps nothing else
+// from being removed.
+func Clean(ctx context.Context, plan *Plan, adapters Adapters, say func(format string, args ...any)) error {
+	label := image.Label + ".checkout=" + plan.cluster().ID()
+	if plan.CleanAll {
+		label = image.Label
 	}
-	e.Timeline.Say("removed %d images", len(refs))
-	return os.RemoveAll(e.Root + "/.e2e")
+	var problems []error
+	refs, err := adapters.Engine.Images(ctx, label)
+	problems = append(problems, err)
+	removed := 0
+	for _, ref := range refs {
+		if !strings.HasPrefix(ref, image.Repository) {
+			continue
+		}
+		if err := adapters.Engine.Remove(ctx, ref); err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		removed++
+	}
+	say("removed %d images; %s", removed, map[bool]string{
+		true: "none of this project is left", false: "third-party images stay for other checkouts; E2E_CLEAN=all removes them",
+	}[plan.CleanAll])
+	orphans, err := Orphans()
+	problems = append(problems, err)
+	for _, orphan := range orphans {
+		if !plan.CleanAll {
+			say("cluster %s: %s; E2E_CLEAN=all removes it, or: %s", orphan.Name, orphan.Orphan(), orphan.Remove())
+			continue
+		}
+		other := *plan
+		other.ClusterName = orphan.Name
+		if err := RealAdapters(&other, orphan.Engine).Cluster.Delete(ctx); err != nil {
+			problems = append(problems, fmt.Errorf("cluster %s: %w", orphan.Name, err))
+			continue
+		}
+		say("removed cluster %s: %s", orphan.Name, orphan.Orphan())
+		problems = append(problems, orphan.Forget())
+	}
+	return errors.Join(append(problems, plan.cluster().Checkout.Remove())...)
+}
+
+// Orphans are the clusters of this user whose checkouts are gone or know them no longer.
+func Orphans() ([]checkout.Entry, error) {
+	entries, err := checkout.Registered()
+	return slices.DeleteFunc(entries, func(entry checkout.Entry) bool { return entry.Orphan() == "" }), err
 }

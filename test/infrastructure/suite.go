@@ -15,32 +15,69 @@ import (
 	"strings"
 
 	"kubernaut.ai/e2e/test/e2e/target"
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// BuildSuite compiles a suite, so that one that does not compile costs no cluster.
-func (e *Environment) BuildSuite(ctx context.Context, name string) error {
-	return e.step(ctx, "build", "suite-"+name, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
-		binary := e.suiteBinary(name)
+// compileSuite compiles a suite, so that one that does not compile, or has no spec to
+// run, costs no cluster.
+func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
+	suite, err := e.suite(p.Name)
+	if err != nil {
+		return err
+	}
+	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
+		binary := e.suiteBinary(p.Name)
 		if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
 			return err
 		}
 		before := digest(binary)
-		err := e.Runner.Run(ctx, command.Cmd{
-			Args: []string{"go", "test", "-c", "-race", "-o", binary, "./test/e2e/" + name},
-			Dir:  e.Root, Env: []string{"GOFLAGS=", "GOWORK=off"},
-		})
-		if err != nil {
+		args, env := []string{"go", "test", "-c"}, goEnv
+		if compiler(ctx) {
+			args, env = append(args, "-race"), append([]string{"CGO_ENABLED=1"}, goEnv...)
+		} else {
+			step.Status("without the race detector, which needs a C compiler; install gcc or set CC")
+		}
+		if err := e.goRun(ctx, append(args, "-o", binary, suite.Package), env); err != nil {
+			return err
+		}
+		if err := e.goRun(ctx, []string{"go", "build", "-o", e.ginkgo(p.Name), ginkgoPackage}, goEnv); err != nil {
 			return err
 		}
 		// go test writes the file anew, whatever is in it.
 		if after := digest(binary); after != "" && after == before {
 			step.Cached("%s", e.relative(binary))
 		}
-		return nil
+		if err := e.noteSources(p); err != nil {
+			return err
+		}
+		return e.selects(ctx, p.Name, step)
 	})
+}
+
+// ginkgoPackage is the program that runs a suite in several processes, of the version
+// that go.mod has.
+const ginkgoPackage = "github.com/onsi/ginkgo/v2/ginkgo"
+
+// ginkgo is that program, one a suite because both may be compiled at once.
+func (e *Environment) ginkgo(suite string) string { return e.state.Build("ginkgo-" + suite) }
+
+// goRun runs the go command in the checkout.
+func (e *Environment) goRun(ctx context.Context, args, env []string) error {
+	return e.adapters.Runner.Run(ctx, command.Cmd{Args: args, Dir: e.Root, Env: env})
+}
+
+// compiler tells whether the C compiler is there that the race detector needs.
+func compiler(ctx context.Context) bool {
+	name, err := command.Output(ctx, command.Local{}, "go", "env", "CC")
+	if err != nil || name == "" {
+		return false
+	}
+	_, err = command.Find(strings.Fields(name)[0])
+	return err == nil
 }
 
 // digest identifies what is in a file; empty if it cannot be read.
@@ -53,29 +90,74 @@ func digest(path string) string {
 	return image.Image{Inputs: inputs}.Ref()
 }
 
-func (e *Environment) suiteBinary(name string) string {
-	return filepath.Join(e.Root, ".e2e", "build", e.ClusterName, name+".test")
-}
+func (e *Environment) suiteBinary(name string) string { return e.state.Build(name + ".test") }
 
-// Suites runs suites one after the other. Failed specs of one do not keep the next
-// from running; anything else does.
-func (e *Environment) Suites(ctx context.Context, names ...string) error {
-	var failures []error
-	for _, name := range names {
-		err := e.Suite(ctx, name)
-		var failed *SuiteError
-		if err != nil && !errors.As(err, &failed) {
-			return errors.Join(append(failures, err)...)
+// selection are Ginkgo's flags for which specs to run.
+func (c SuiteConfig) selection(prefix string) []string {
+	var flags []string
+	for _, flag := range []struct{ name, value string }{{"focus", c.Focus}, {"skip", c.Skip}, {"label-filter", c.Labels}} {
+		if flag.value != "" {
+			flags = append(flags, "--"+prefix+flag.name+"="+flag.value)
 		}
-		failures = append(failures, err)
 	}
-	return errors.Join(failures...)
+	return flags
 }
 
-// Suite writes target.json and runs the suite against the environment. Its JUnit
+// String is the selection as the variables that made it.
+func (c SuiteConfig) String() string {
+	var set []string
+	for _, variable := range []struct{ name, value string }{{"E2E_FOCUS", c.Focus}, {"E2E_SKIP", c.Skip}, {"E2E_LABELS", c.Labels}} {
+		if variable.value != "" {
+			set = append(set, variable.name+"="+quote(variable.value))
+		}
+	}
+	return strings.Join(set, " ")
+}
+
+// selects counts the specs that will run, where the run selects some. It fails when no
+// suite of the run has any, and what is no selection at all.
+func (e *Environment) selects(ctx context.Context, name string, step *timeline.Step) error {
+	selection := e.Config.Suite.selection("ginkgo.")
+	if len(selection) == 0 || !slices.Contains(e.Goals, Phase{RunSuite, name}) {
+		return nil
+	}
+	file := e.state.Build(name + ".selected.json")
+	err := e.adapters.Runner.Run(ctx, command.Cmd{
+		Args: slices.Concat([]string{e.suiteBinary(name), "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: goEnv,
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.Config.Suite, err)
+	}
+	report, err := e.readReport(file, name)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.selected[name] = report.passed
+	for _, goal := range e.Goals {
+		if count, known := e.selected[goal.Name]; goal.Kind == RunSuite && (!known || count > 0) {
+			return nil
+		}
+	}
+	if report.passed == 0 {
+		return fmt.Errorf("%s: matches none of %d specs", e.Config.Suite, report.notSelected)
+	}
+	return nil
+}
+
+// runSuite writes target.json and runs the suite against the environment. Its JUnit
 // and JSON reports are written also when it fails.
-func (e *Environment) Suite(ctx context.Context, name string) error {
-	return e.step(ctx, "suite", name, e.Timeouts.Suite, func(ctx context.Context, step *timeline.Step) error {
+func (e *Environment) runSuite(ctx context.Context, p Phase) error {
+	name := p.Name
+	return e.step(ctx, p, e.Timeouts.Suite, func(ctx context.Context, step *timeline.Step) error {
+		e.mu.Lock()
+		count, known := e.selected[name]
+		e.mu.Unlock()
+		if known && count == 0 {
+			step.Skipped("%s matches none of its specs", e.Config.Suite)
+			return nil
+		}
 		if err := e.writeTarget(ctx); err != nil {
 			return err
 		}
@@ -89,29 +171,25 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 			// Specs wait more than they compute.
 			procs = max(4, runtime.NumCPU())
 		}
-		args := []string{"go", "tool", "ginkgo", "run",
+		args := []string{e.ginkgo(name), "run",
 			"--procs=" + strconv.Itoa(procs), "--randomize-all", "--keep-going",
 			"--fail-on-pending", "--fail-on-empty",
 			"--timeout=" + (e.Timeouts.Suite - e.Timeouts.Gather).String(),
-			"--output-dir=" + filepath.Join(e.evidenceDir(), "junit"), "--junit-report=" + name + ".xml", "--json-report=" + name + ".json",
+			"--output-dir=" + filepath.Join(e.Evidence, "junit"), "--junit-report=" + name + ".xml", "--json-report=" + name + ".json",
 			"--no-color", "--succinct",
 		}
 		if e.Config.Suite.Seed != 0 {
 			args = append(args, "--seed="+strconv.FormatInt(e.Config.Suite.Seed, 10))
 		}
-		for flag, value := range map[string]string{"--focus": e.Config.Suite.Focus, "--skip": e.Config.Suite.Skip, "--label-filter": e.Config.Suite.Labels} {
-			if value != "" {
-				args = append(args, flag+"="+value)
-			}
-		}
-		out := &lines{say: e.Timeline.Say}
-		err := e.Runner.Run(ctx, command.Cmd{
+		args = append(args, e.Config.Suite.selection("")...)
+		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
+		err := e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
-			Env:    []string{target.EnvFile + "=" + e.targetFile()},
+			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile()}, goEnv...),
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
-		out.flush()
-		report, reportErr := e.readReport(filepath.Join(e.evidenceDir(), "junit", name+".json"), name)
+		out.Flush()
+		report, reportErr := e.readReport(filepath.Join(e.Evidence, "junit", name+".json"), name)
 		if reportErr != nil {
 			return cmp.Or(err, reportErr)
 		}
@@ -133,26 +211,25 @@ func (e *Environment) Suite(ctx context.Context, name string) error {
 	})
 }
 
-func (e *Environment) targetFile() string { return filepath.Join(e.Dir, "target.json") }
-
 // writeTarget describes the deployed environment to the suites.
 func (e *Environment) writeTarget(ctx context.Context) error {
-	nodes, err := e.Cluster.Nodes(ctx)
+	nodes, err := e.adapters.Cluster.Nodes(ctx)
 	if err != nil {
 		return err
 	}
-	if len(nodes) == 0 {
-		return fmt.Errorf("cluster %s: has no node that runs", e.ClusterName)
+	first := e.ClusterName + "-control-plane"
+	if !slices.Contains(nodes, first) {
+		return fmt.Errorf("cluster %s: its node %s does not run", e.ClusterName, first)
 	}
-	mapped, err := e.Cluster.Ports(ctx, nodes[slices.Index(nodes, e.ClusterName+"-control-plane")])
+	mapped, err := e.adapters.Cluster.Ports(ctx, first)
 	if err != nil {
 		return err
 	}
 	endpoints := map[string]string{}
 	for _, port := range e.NodePorts {
-		address, ok := mapped[port.NodePort]
+		address, ok := mapped[cluster.Port{Number: port.NodePort, Protocol: port.Protocol}]
 		if !ok {
-			return fmt.Errorf("cluster %s: node port %d of Service %s is not mapped; run: go tool mage cluster:delete", e.ClusterName, port.NodePort, port.Service)
+			return fmt.Errorf("cluster %s: node port %d of Service %s is not mapped; run: %s", e.ClusterName, port.NodePort, port.Service, e.command("cluster:delete"))
 		}
 		endpoints[port.Service+"/"+port.Port] = address
 	}
@@ -160,8 +237,8 @@ func (e *Environment) writeTarget(ctx context.Context) error {
 	images := maps.Clone(e.refs)
 	e.mu.Unlock()
 	t := &target.Target{
-		Cluster: e.ClusterName, Variant: string(e.Variant), Engine: e.EngineName, Nodes: nodes,
-		Kubeconfig: e.kubeconfig(), Namespace: e.Namespace, Artifacts: e.Dir, Endpoints: endpoints, Images: images,
+		Cluster: e.ClusterName, Variant: string(e.Variant), Engine: e.adapters.EngineName, Nodes: nodes,
+		Kubeconfig: e.state.Kubeconfig(), Namespace: e.Namespace, Artifacts: e.state.Dir(), Endpoints: endpoints, Images: images,
 	}
-	return t.Write(e.targetFile())
+	return t.Write(e.state.TargetFile())
 }

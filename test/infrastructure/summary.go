@@ -19,7 +19,10 @@ func (e *Environment) summarize(outcome error) error {
 	e.mu.Unlock()
 	doc := e.Timeline.Document()
 	text := markdown(doc, suites, outcome)
-	err := os.WriteFile(filepath.Join(e.Dir, "summary.md"), []byte(text), 0o644)
+	var err error
+	if e.Evidence != "" { // a run may end before its first step
+		err = os.WriteFile(filepath.Join(e.Evidence, "summary.md"), []byte(text), 0o644)
+	}
 	if e.StepSummary != "" {
 		err = errors.Join(err, appendFile(e.StepSummary, text))
 	}

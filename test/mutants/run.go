@@ -38,8 +38,8 @@ const (
 	// wholeSuite bounds a suite, which takes two minutes when nothing is wrong.
 	wholeSuite = 8 * time.Minute
 	// restoring bounds putting the unchanged services back when the run was interrupted:
-	// Mage leaves an interrupted target five seconds in all.
-	restoring = 4 * time.Second
+	// whoever interrupts a program leaves it two seconds.
+	restoring = 1500 * time.Millisecond
 )
 
 // trial is one run over some mutants.
@@ -53,10 +53,10 @@ type trial struct {
 
 // Run tries the mutants that E2E_MUTANTS matches on an environment in which everything is
 // deployed and the suites are compiled, and writes the table of what noticed them to out
-// and to mutants.md in the evidence folder. Before and after, the same specs have to pass
+// and to mutants.md in the evidence folder of the environment. Before and after, the same specs have to pass
 // with the services as they are. It returns an error when a mutant survived or could not
 // be tried. The services are left as the checkout has them, also when ctx ends.
-func Run(ctx context.Context, env *infrastructure.Environment, out io.Writer) (err error) {
+func Run(ctx context.Context, env *infrastructure.Environment, described *target.Target, out io.Writer) (err error) {
 	all, err := Read()
 	if err != nil {
 		return err
@@ -65,21 +65,18 @@ func Run(ctx context.Context, env *infrastructure.Environment, out io.Writer) (e
 	if err != nil {
 		return err
 	}
-	t := &trial{base: env, folder: filepath.Join(env.Dir, "mutants"), deployed: map[string]bool{}}
-	if err := os.RemoveAll(t.folder); err != nil {
-		return err
-	}
+	t := &trial{base: env, folder: env.Evidence, deployed: map[string]bool{}}
 	if err := t.control(ctx, "before", some); err != nil {
 		return err
 	}
-	if err := t.connect(ctx); err != nil {
+	if err := t.connect(ctx, described); err != nil {
 		return err
 	}
 	var results []result
 	for _, m := range some {
 		results = append(results, t.try(ctx, m))
 		// After each: half an hour's results should outlive what may happen to the run.
-		err = os.WriteFile(filepath.Join(env.Dir, "mutants.md"), []byte(markdown(results)), 0o644)
+		err = os.WriteFile(filepath.Join(t.folder, "mutants.md"), []byte(markdown(results)), 0o644)
 		if err != nil || ctx.Err() != nil {
 			break
 		}
@@ -108,7 +105,7 @@ func (t *trial) control(ctx context.Context, when string, some []Mutant) error {
 				plan.Timeouts.Suite = wholeSuite
 			})
 			if err == nil {
-				err = env.Suite(ctx, service)
+				err = env.Do(ctx, infrastructure.Phase{Kind: infrastructure.RunSuite, Name: service})
 			}
 			if err != nil {
 				return fmt.Errorf("without a defect: %w", err)
@@ -119,11 +116,7 @@ func (t *trial) control(ctx context.Context, when string, some []Mutant) error {
 }
 
 // connect reaches the cluster, and sees what earlier runs have left in it.
-func (t *trial) connect(ctx context.Context) error {
-	described, err := target.Read(func(string) string { return filepath.Join(t.base.Dir, "target.json") }, t.base.Root)
-	if err != nil {
-		return err
-	}
+func (t *trial) connect(ctx context.Context, described *target.Target) (err error) {
 	if t.kube, err = cluster.Connect(described); err != nil {
 		return err
 	}
@@ -154,7 +147,7 @@ func (t *trial) try(ctx context.Context, m Mutant) result {
 
 func (t *trial) attempt(ctx context.Context, m Mutant, r *result, step *timeline.Step) error {
 	folder := filepath.Join(t.folder, m.ID)
-	overlay, err := m.Write(t.base.Root, filepath.Join(t.base.Root, ".e2e", "build", t.base.ClusterName, "mutant"))
+	overlay, err := m.Write(t.base.Root, t.base.BuildFolder("mutant"))
 	if err != nil {
 		return err
 	}
@@ -169,8 +162,13 @@ func (t *trial) attempt(ctx context.Context, m Mutant, r *result, step *timeline
 		return err
 	}
 	step.Status("building")
-	if err := env.Build(ctx, m.Service); err != nil {
-		return err
+	phase := func(kind infrastructure.Kind) infrastructure.Phase {
+		return infrastructure.Phase{Kind: kind, Name: m.Service}
+	}
+	for _, p := range []infrastructure.Phase{{Kind: infrastructure.CompileServices}, phase(infrastructure.BuildImage)} {
+		if err := env.Do(ctx, p); err != nil {
+			return err
+		}
 	}
 	ref, err := env.Ref(m.Service)
 	if err != nil {
@@ -179,11 +177,11 @@ func (t *trial) attempt(ctx context.Context, m Mutant, r *result, step *timeline
 	if plain, err := t.base.Ref(m.Service); err != nil || plain == ref {
 		return errors.Join(err, errors.New("is no defect: the compiler makes the same program of it"))
 	}
-	if err := env.Load(ctx, m.Service); err != nil {
+	if err := env.Do(ctx, phase(infrastructure.LoadImage)); err != nil {
 		return err
 	}
 	// The nodes have it now. What they hold goes with the cluster.
-	if err := env.Engine.Remove(ctx, ref); err != nil {
+	if err := env.Discard(ctx, m.Service); err != nil {
 		return err
 	}
 	for service := range t.deployed {
@@ -205,7 +203,7 @@ func (t *trial) attempt(ctx context.Context, m Mutant, r *result, step *timeline
 		return err
 	}
 	step.Status("running the specs that should fail")
-	if r.specs, err = noticed(env.Suite(ctx, m.Service)); err != nil || r.caught() {
+	if r.specs, err = noticed(env.Do(ctx, phase(infrastructure.RunSuite))); err != nil || r.caught() {
 		return err
 	}
 	step.Status("they pass; running the whole suite")
@@ -214,7 +212,7 @@ func (t *trial) attempt(ctx context.Context, m Mutant, r *result, step *timeline
 		plan.Config.Suite.Focus, plan.Config.Suite.Procs, plan.Timeouts.Suite = "", t.base.Config.Suite.Procs, wholeSuite
 	})
 	if err == nil {
-		r.specs, err = noticed(env.Suite(ctx, m.Service))
+		r.specs, err = noticed(env.Do(ctx, phase(infrastructure.RunSuite)))
 	}
 	return err
 }
@@ -251,7 +249,7 @@ func only(images []infrastructure.ImageSpec, name string) []infrastructure.Image
 // deploy rolls a service out and waits until no pod of the one before is left, which
 // would answer as that one does.
 func (t *trial) deploy(ctx context.Context, env *infrastructure.Environment, service string) error {
-	if err := env.Deploy(ctx, service, service); err != nil {
+	if err := env.Do(ctx, infrastructure.Phase{Kind: infrastructure.DeployComponent, Name: service}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, rollOut)

@@ -26,13 +26,25 @@ import (
 	"kubernaut.ai/e2e/docker/internal/access"
 	"kubernaut.ai/e2e/docker/internal/health"
 	"kubernaut.ai/e2e/docker/internal/lifecycle"
+	"kubernaut.ai/e2e/docker/internal/ops"
 )
 
 // service is the Kubernetes Service that senders must be allowed to act on.
 const service = "data-storage-service"
 
-// databaseUnreachable is the reason of a service that does not reach PostgreSQL.
-const databaseUnreachable = "database_unreachable"
+// The reasons of a service that does not reach a store.
+const (
+	databaseUnreachable = "database_unreachable"
+	redisUnreachable    = "redis_unreachable"
+)
+
+const (
+	// maxHeaderBytes holds the longest ServiceAccount token several times over.
+	maxHeaderBytes = 16 << 10
+	// receiveBuffer bounds what a connection sends before it is read: HTTP/2 takes a
+	// megabyte of each otherwise, outside of every budget.
+	receiveBuffer = 128 << 10
+)
 
 // reviewQPS is a rate that access reviews never reach: what limits them is the memory
 // of decisions, not a queue inside the client.
@@ -44,6 +56,7 @@ type Options struct {
 	Pod        string // the name of this instance; "" means datastorage
 	Namespace  string // where the Service is; "" means kubernaut-system
 	Log        io.Writer
+	Out        io.Writer // of what is asked for on the command line
 	// Client reviews access; nil means that of the cluster the process runs in.
 	Client kubernetes.Interface
 }
@@ -87,7 +100,7 @@ func New(opts Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := postgres.Open(pool, s.Database.Timeout)
+	store, err := postgres.Open(pool, postgres.Timeouts{Write: s.Database.Timeout, Drain: s.Database.DrainTimeout, Read: s.Database.ReadTimeout})
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +124,11 @@ func NewLog(w io.Writer, level slog.Level) *slog.Logger {
 
 // assemble puts the parts together. It closes the ports it bound when it fails.
 func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgres.Store, client *redis.Client) (*App, error) {
-	dlq := queue.New(queue.Options{Client: client, Consumer: opts.Pod, Timeout: s.Redis.Timeout})
+	dlq := queue.New(queue.Options{Client: client, Timeout: s.Redis.Timeout})
 	counts := metrics.New(httpapi.Routes())
 	state := health.New(log,
 		health.Check{Reason: databaseUnreachable, Probe: store.Ping},
-		health.Check{Reason: "redis_unreachable", Probe: dlq.Ping},
+		health.Check{Reason: redisUnreachable, Probe: dlq.Ping},
 		health.Check{Reason: "schema_outdated", Probe: store.CheckSchema},
 	)
 	reviewer, err := newReviewer(opts, s)
@@ -123,19 +136,26 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 		return nil, err
 	}
 	handler, err := httpapi.New(httpapi.Options{
-		Accepter: intake.New(store, func() bool { return state.Failed(databaseUnreachable) }, dlq, counts),
-		Reader:   store,
-		Access:   reviewer.Middleware,
-		Ready:    state.Ready,
-		Metrics:  counts,
-		Log:      log,
-		Timeout:  s.Server.RequestTimeout, MaxBodyBytes: s.Server.MaxBodyBytes, Now: time.Now,
+		Accepter: intake.New(intake.Options{
+			Store: store, Queue: dlq, Observer: counts, Timeout: s.Database.Timeout,
+			Away:      func() bool { return state.Failed(databaseUnreachable) },
+			QueueAway: func() bool { return state.Failed(redisUnreachable) },
+		}),
+		Reader:  store,
+		Access:  reviewer.Middleware,
+		Ready:   state.Ready,
+		Metrics: counts,
+		Log:     log,
+		Timeout: s.Server.RequestTimeout, MaxBodyBytes: s.Server.MaxBodyBytes, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	app := &App{}
-	if err := app.bind(s.Server, log, handler, state.Handler(), counts.Handler()); err != nil {
+	err = app.bind(s.Server, log, handler,
+		ops.Handler(log, map[string]http.Handler{"/healthz": state.Handler(), "/readyz": state.Handler()}),
+		ops.Handler(log, map[string]http.Handler{"/metrics": counts.Handler()}))
+	if err != nil {
 		return nil, err
 	}
 	app.service = lifecycle.Service{
@@ -149,7 +169,7 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 		Tasks: []lifecycle.Task{
 			{Name: "health", Run: state.Run},
 			{Name: "partitions", Run: func(ctx context.Context) error { return store.KeepMonths(ctx, log) }},
-			{Name: "drain", Run: queue.NewDrainer(dlq, store, counts, log).Run},
+			{Name: "drain", Run: queue.NewDrainer(dlq, store, counts, log, s.Database.Timeout).Run},
 		},
 		Hooks: []lifecycle.Hook{
 			{Name: "database", Run: func(context.Context) error { store.Close(); return nil }},
@@ -162,6 +182,7 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 // newReviewer returns what decides about tokens.
 func newReviewer(opts Options, s settings.Settings) (*access.Reviewer, error) {
 	client := opts.Client
+	var issuer func() string
 	if client == nil {
 		config, err := rest.InClusterConfig()
 		if err != nil {
@@ -171,18 +192,24 @@ func newReviewer(opts Options, s settings.Settings) (*access.Reviewer, error) {
 		if client, err = kubernetes.NewForConfig(config); err != nil {
 			return nil, fmt.Errorf("API server: %w", err)
 		}
+		issuer = access.Issuer(config)
 	}
 	return access.New(access.Options{
 		Client:     client,
 		Attributes: authorizationv1.ResourceAttributes{Namespace: opts.Namespace, Resource: "services", Name: service},
-		AllowTTL:   s.Auth.AllowCacheTTL, DenyTTL: s.Auth.DenyCacheTTL,
+		Audience:   s.Auth.Audience, Issuer: issuer,
+		AllowTTL: s.Auth.AllowCacheTTL, DenyTTL: s.Auth.DenyCacheTTL,
 	}), nil
 }
 
 // bind opens the ports, health first.
 func (a *App) bind(s settings.Server, log *slog.Logger, api, healthz, metricsz http.Handler) (err error) {
 	server := func(handler http.Handler) *http.Server {
-		return &http.Server{Handler: handler, ReadTimeout: s.ReadTimeout, WriteTimeout: s.WriteTimeout, IdleTimeout: s.IdleTimeout}
+		return &http.Server{
+			Handler: handler, ReadTimeout: s.ReadTimeout, WriteTimeout: s.WriteTimeout, IdleTimeout: s.IdleTimeout,
+			MaxHeaderBytes: maxHeaderBytes,
+			HTTP2:          &http.HTTP2Config{MaxReceiveBufferPerConnection: receiveBuffer, MaxReceiveBufferPerStream: receiveBuffer / 2},
+		}
 	}
 	defer func() {
 		if err != nil {

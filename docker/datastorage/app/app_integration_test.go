@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -100,14 +101,23 @@ func (p *proxy) cut() {
 	clear(p.conns)
 }
 
-// reviews knows the tokens reader, writer and both, and what they may.
+// token is what a user's token says, which nobody has signed.
+func token(user string) string {
+	claims := fmt.Sprintf(`{"aud":"data-storage-service","sub":%q}`, user)
+	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln"
+}
+
+// reviews knows the tokens of reader, writer and both, and what they may.
 func reviews() *fake.Clientset {
 	c := fake.NewClientset()
 	c.PrependReactor("create", "tokenreviews", func(a clientgotesting.Action) (bool, runtime.Object, error) {
 		review := a.(clientgotesting.CreateAction).GetObject().(*authenticationv1.TokenReview).DeepCopy()
-		switch review.Spec.Token {
-		case "reader", "writer", "both":
-			review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: review.Spec.Token}}
+		for _, user := range []string{"reader", "writer", "both"} {
+			if review.Spec.Token == token(user) {
+				review.Status = authenticationv1.TokenReviewStatus{
+					Authenticated: true, Audiences: review.Spec.Audiences, User: authenticationv1.UserInfo{Username: user},
+				}
+			}
 		}
 		return true, review, nil
 	})
@@ -159,7 +169,7 @@ func start(t *testing.T) *service {
 	t.Setenv("PGOPTIONS", "-c search_path="+s.config.ConnConfig.RuntimeParams["search_path"])
 	redis, _, _ := testenv.Redis(t)
 	empty := func(ctx context.Context) {
-		if err := redis.Del(ctx, queue.Stream, queue.DeadStream).Err(); err != nil {
+		if err := redis.Del(ctx, queue.Stream, queue.Stream+":chains", queue.DeadStream).Err(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -203,7 +213,7 @@ server:
   metricsAddr: 127.0.0.1:0
   drainDelay: 100ms
   tls: {certFile: %s, keyFile: %s}
-database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 2s}
+database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 2s, drainTimeout: 3s}
 redis: {addr: "%s"}
 logging: {level: debug}
 `, write("tls.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))),
@@ -237,12 +247,12 @@ logging: {level: debug}
 	return s
 }
 
-// as returns a client with the given token.
-func (s *service) as(t *testing.T, token string) *client.ClientWithResponses {
+// as returns a client with that user's token; without one for "".
+func (s *service) as(t *testing.T, user string) *client.ClientWithResponses {
 	t.Helper()
 	c, err := client.NewClientWithResponses(s.apiURL, client.WithHTTPClient(s.http), client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
-		if token != "" {
-			r.Header.Set("Authorization", "Bearer "+token)
+		if user != "" {
+			r.Header.Set("Authorization", "Bearer "+token(user))
 		}
 		return nil
 	}))

@@ -13,8 +13,8 @@ import (
 	"kubernaut.ai/e2e/docker/datastorage/settings"
 )
 
-// Migrate brings the database to this binary's schema and makes the partitions for
-// the months to come. It waits, with back-off, for a database that is not there yet,
+// Migrate brings the database to this binary's schema, makes the role that the server uses
+// when one is configured, and makes the partitions for the months to come. It waits, with back-off, for a database that is not there yet,
 // until ctx ends.
 func Migrate(ctx context.Context, opts Options) error {
 	s, err := settings.LoadDatabase(opts.ConfigPath)
@@ -28,7 +28,7 @@ func Migrate(ctx context.Context, opts Options) error {
 	}
 	// The migrations get connections of their own, without the store's limits.
 	connecting := pool.ConnConfig.Copy()
-	store, err := postgres.Open(pool, s.Database.Timeout)
+	store, err := postgres.Open(pool, postgres.Timeouts{Drain: s.Database.DrainTimeout})
 	if err != nil {
 		return err
 	}
@@ -39,6 +39,15 @@ func Migrate(ctx context.Context, opts Options) error {
 	applied, err := migrations.Up(ctx, connecting, log)
 	if err != nil {
 		return err
+	}
+	if role := s.Database.Server; role.User != "" {
+		password, err := role.Password()
+		if err != nil {
+			return err
+		}
+		if err := migrations.Grant(ctx, connecting, role.User, password); err != nil {
+			return err
+		}
 	}
 	if err := store.AddMonths(ctx, time.Now()); err != nil {
 		return err

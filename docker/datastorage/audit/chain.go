@@ -3,7 +3,6 @@ package audit
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 
 	"github.com/google/uuid"
 )
@@ -17,17 +16,15 @@ func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 // After returns the place of the event in its chain after the given link: the zero
 // Link for the first event. The hash is taken over the previous one and the
 // canonical form of the event, which must be normalized.
-func (e *Event) After(last Link) (Link, error) {
-	form, err := encode(e)
-	if err != nil {
-		return Link{}, fmt.Errorf("event %s: canonical form: %w", e.ID, err)
-	}
+func (e *Event) After(last Link) Link {
 	sum := sha256.New()
 	sum.Write(last.Hash[:])
-	sum.Write(form)
+	sum.Write(e.Head(make([]byte, 0, 1024)))
+	sum.Write(e.Data)
+	sum.Write([]byte{'}'})
 	next := Link{Position: last.Position + 1, Previous: last.Hash}
 	sum.Sum(next.Hash[:0])
-	return next, nil
+	return next
 }
 
 // Reasons why a chain is broken.
@@ -53,44 +50,47 @@ type Verifier struct {
 	found *Break
 }
 
-// NewVerifier returns a Verifier for a chain that was written up to the given link;
-// the zero Link when nothing was written.
-func NewVerifier(end Link) *Verifier { return &Verifier{end: end} }
+// NewVerifier returns a Verifier for a chain that was written up to the link end; the zero
+// Link when nothing was written. It goes on behind from, up to which the chain was
+// verified before; the zero Link begins at the beginning.
+func NewVerifier(from, end Link) *Verifier {
+	return &Verifier{end: end, last: from, count: from.Position}
+}
+
+// Last returns the link up to which the chain is whole.
+func (v *Verifier) Last() Link { return v.last }
 
 // Next looks at the next stored event.
-func (v *Verifier) Next(event *Stored) error {
+func (v *Verifier) Next(event *Stored) {
 	v.count++
 	if v.found != nil {
-		return nil
+		return
 	}
 	position := v.last.Position + 1
 	broken := func(reason string) { v.found = &Break{position, event.ID, reason} }
 	if event.Position < position || event.Position > v.end.Position {
 		broken(Unknown)
-		return nil
+		return
 	}
 	if event.Position > position {
 		broken(Missing)
-		return nil
+		return
 	}
 	// PostgreSQL gives the data back in its own order of members.
-	data, err := canonical(event.Data)
-	if err != nil {
+	if event.normalizeData() != nil {
 		broken(Changed)
-		return nil
+		return
 	}
-	event.Data = data
-	computed, err := event.After(v.last)
-	if err != nil {
-		return err
-	}
+	computed := event.After(v.last)
 	if computed != event.Link {
 		broken(Changed)
-		return nil
+		return
 	}
 	v.last = computed
-	return nil
 }
+
+// SoFar returns how many events there were and the first break among them, or nil.
+func (v *Verifier) SoFar() (length int64, broken *Break) { return v.count, v.found }
 
 // Result returns how many events are stored and the first break, nil for a chain
 // that is whole.
@@ -103,4 +103,12 @@ func (v *Verifier) Result() (length int64, broken *Break) {
 		v.found = &Break{Position: v.last.Position, Reason: Changed}
 	}
 	return v.count, v.found
+}
+
+// Verified is how far a chain was verified.
+type Verified struct {
+	Length   int64  // events seen, those of earlier parts included
+	Last     Link   // up to which the chain is whole
+	Broken   *Break // the first break, or nil
+	Complete bool   // the end of the chain was reached
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -44,7 +43,8 @@ type Event struct {
 	ErrorCode     string          `json:"error_code,omitempty"`
 	ErrorMessage  string          `json:"error_message,omitempty"`
 	ParentID      *uuid.UUID      `json:"parent_event_id,omitempty"`
-	Data          json.RawMessage `json:"event_data"` // canonical once normalized
+	RecordedBy    string          `json:"recorded_by,omitempty"` // who the writer proved to be; never taken from what he sent
+	Data          json.RawMessage `json:"event_data"`            // canonical once normalized
 }
 
 // Link is an event's place in the chain of its correlation_id.
@@ -79,10 +79,23 @@ func (e *InvalidError) Error() string { return e.Path + ": " + e.Reason }
 // Normalize brings an event into the one form in which it is stored and hashed: an
 // id when it has none, UTC and microseconds, canonical data. It returns an
 // *InvalidError when the event's time lies too far from now or a value holds what
-// PostgreSQL cannot.
+// PostgreSQL cannot. An id that the service makes begins with its time, so that the
+// index of ids grows at one end.
 func (e *Event) Normalize(now time.Time) error {
+	if err := e.Complete(now); err != nil {
+		return err
+	}
+	return e.normalizeData()
+}
+
+// Complete is Normalize for an event whose data is canonical already.
+func (e *Event) Complete(now time.Time) error {
 	if e.ID == uuid.Nil {
-		e.ID = uuid.New()
+		id, err := uuid.NewV7()
+		if err != nil {
+			return fmt.Errorf("event_id: %w", err)
+		}
+		e.ID = id
 	}
 	// Whole microseconds: what PostgreSQL keeps of a time.
 	e.Timestamp = e.Timestamp.UTC().Truncate(time.Microsecond)
@@ -92,25 +105,38 @@ func (e *Event) Normalize(now time.Time) error {
 	if e.Timestamp.Before(now.Add(-MaxBack)) {
 		return &InvalidError{"event_timestamp", fmt.Sprintf("lies more than %d days back", int(MaxBack.Hours()/24))}
 	}
-	if err := e.checkTexts(); err != nil {
-		return err
-	}
-	data, err := canonical(e.Data)
-	if err != nil {
-		return err
-	}
-	e.Data = data
-	return nil
+	return e.checkTexts()
+}
+
+// TextFields are the members of an event that hold text.
+var TextFields = []struct {
+	Name string // in JSON
+	Of   func(*Event) *string
+}{
+	{"version", func(e *Event) *string { return &e.Version }},
+	{"event_type", func(e *Event) *string { return &e.Type }},
+	{"event_category", func(e *Event) *string { return &e.Category }},
+	{"event_action", func(e *Event) *string { return &e.Action }},
+	{"event_outcome", func(e *Event) *string { return &e.Outcome }},
+	{"correlation_id", func(e *Event) *string { return &e.CorrelationID }},
+	{"actor_type", func(e *Event) *string { return &e.ActorType }},
+	{"actor_id", func(e *Event) *string { return &e.ActorID }},
+	{"resource_type", func(e *Event) *string { return &e.ResourceType }},
+	{"resource_id", func(e *Event) *string { return &e.ResourceID }},
+	{"namespace", func(e *Event) *string { return &e.Namespace }},
+	{"cluster_id", func(e *Event) *string { return &e.ClusterID }},
+	{"severity", func(e *Event) *string { return &e.Severity }},
+	{"error_code", func(e *Event) *string { return &e.ErrorCode }},
+	{"error_message", func(e *Event) *string { return &e.ErrorMessage }},
+	{"recorded_by", func(e *Event) *string { return &e.RecordedBy }},
 }
 
 // checkTexts refuses the NUL character, which JSON can express and PostgreSQL cannot
 // keep.
 func (e *Event) checkTexts() error {
-	value := reflect.ValueOf(*e)
-	for i := range value.NumField() {
-		if field := value.Field(i); field.Kind() == reflect.String && strings.ContainsRune(field.String(), 0) {
-			name, _, _ := strings.Cut(value.Type().Field(i).Tag.Get("json"), ",")
-			return &InvalidError{name, nulReason}
+	for _, field := range TextFields {
+		if strings.IndexByte(*field.Of(e), 0) >= 0 {
+			return &InvalidError{field.Name, `holds the character \u0000`}
 		}
 	}
 	return nil
@@ -123,6 +149,21 @@ var ErrUnavailable = errors.New("the store does not answer")
 // ErrRejected is in the chain of an error about an event that the store can never
 // take, however often it is tried.
 var ErrRejected = errors.New("the store does not take the event")
+
+// ErrTooSlow is in the chain of an error about a write that did not end in time although
+// the store answers.
+var ErrTooSlow = errors.New("the write took longer than it may")
+
+// ConflictError is an event whose id is that of another one.
+type ConflictError struct {
+	ID    uuid.UUID
+	Index int // among the events that were written together
+}
+
+// Error names the id.
+func (e *ConflictError) Error() string {
+	return "event_id " + e.ID.String() + " is that of an event that says something else"
+}
 
 // ErrNotFound is in the chain of an error about an event that is not stored.
 var ErrNotFound = errors.New("no such event")

@@ -12,7 +12,6 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 
 	"kubernaut.ai/e2e/docker/datastorage/audit"
-	"kubernaut.ai/e2e/docker/datastorage/intake"
 	"kubernaut.ai/e2e/docker/internal/problem"
 	"kubernaut.ai/e2e/docker/internal/trace"
 )
@@ -94,11 +93,11 @@ func lastLine(err error) string {
 
 // answerError answers what a handler returned.
 func answerError(w http.ResponseWriter, r *http.Request, err error) {
+	var answered *problem.Problem
 	switch {
+	case errors.As(err, &answered):
 	case errors.Is(err, audit.ErrNotFound):
 		err = problem.New(http.StatusNotFound, "event-not-found", "no event has this id").Because(err)
-	case errors.Is(err, intake.ErrRefused):
-		err = unavailable("neither PostgreSQL nor Redis answers; nothing was stored", err)
 	case errors.Is(err, audit.ErrUnavailable):
 		err = unavailable("PostgreSQL does not answer", err)
 	case errors.Is(err, audit.ErrRejected):

@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,48 +13,11 @@ import (
 // handler implements the generated interface. Errors are turned into problems by
 // answerError.
 type handler struct {
-	accepter accepter
-	reader   reader
-	now      func() time.Time
+	reader reader
+	now    func() time.Time
 }
 
 var _ server.StrictServerInterface = (*handler)(nil)
-
-// CreateEvent stores one event.
-func (h *handler) CreateEvent(ctx context.Context, req server.CreateEventRequestObject) (server.CreateEventResponseObject, error) {
-	event := fromRequest(req.Body)
-	if err := event.Normalize(h.now()); err != nil {
-		return nil, atPath("", err)
-	}
-	receipts, queued, err := h.accepter.Accept(ctx, []audit.Event{event})
-	if err != nil {
-		return nil, err
-	}
-	if queued {
-		return server.CreateEvent202JSONResponse{AcceptedJSONResponse: accepted(receipts)}, nil
-	}
-	return server.CreateEvent201JSONResponse{EventID: receipts[0].ID, EventTimestamp: receipts[0].Timestamp}, nil
-}
-
-// CreateEvents stores a batch.
-func (h *handler) CreateEvents(ctx context.Context, req server.CreateEventsRequestObject) (server.CreateEventsResponseObject, error) {
-	events := make([]audit.Event, len(*req.Body))
-	now := h.now()
-	for i := range *req.Body {
-		events[i] = fromRequest(&(*req.Body)[i])
-		if err := events[i].Normalize(now); err != nil {
-			return nil, atPath(fmt.Sprintf("[%d].", i), err)
-		}
-	}
-	receipts, queued, err := h.accepter.Accept(ctx, events)
-	if err != nil {
-		return nil, err
-	}
-	if queued {
-		return server.CreateEvents202JSONResponse{AcceptedJSONResponse: accepted(receipts)}, nil
-	}
-	return server.CreateEvents201JSONResponse{EventIds: idsOf(receipts)}, nil
-}
 
 // GetEvent answers one event.
 func (h *handler) GetEvent(ctx context.Context, req server.GetEventRequestObject) (server.GetEventResponseObject, error) {
@@ -64,7 +25,7 @@ func (h *handler) GetEvent(ctx context.Context, req server.GetEventRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return server.GetEvent200JSONResponse(toResponse(&event)), nil
+	return one{event}, nil
 }
 
 // ListEvents answers a page.
@@ -77,51 +38,45 @@ func (h *handler) ListEvents(ctx context.Context, req server.ListEventsRequestOb
 	if err != nil {
 		return nil, err
 	}
-	page := server.ListEvents200JSONResponse{
-		Data: make([]server.Event, len(found.Events)),
-		Pagination: server.Pagination{
-			Limit: query.Limit, Offset: query.Offset, Total: found.Total, HasMore: found.Next != nil,
-		},
-	}
-	for i := range found.Events {
-		page.Data[i] = toResponse(&found.Events[i])
+	answer := page{events: found.Events, pagination: server.Pagination{
+		Limit: query.Limit, Offset: query.Offset, Total: found.Total, HasMore: found.Next != nil,
+	}}
+	if found.More {
+		answer.pagination.TotalIsMinimum = new(true)
 	}
 	if found.Next != nil {
-		page.Pagination.NextCursor = new(encodeCursor(*found.Next))
+		answer.pagination.NextCursor = new(encodeCursor(*found.Next))
 	}
-	return page, nil
+	return answer, nil
 }
 
-// VerifyChain answers whether a chain is whole.
+// VerifyChain answers whether a chain is whole, or how far it is.
 func (h *handler) VerifyChain(ctx context.Context, req server.VerifyChainRequestObject) (server.VerifyChainResponseObject, error) {
 	if err := checkText("correlation_id", req.Body.CorrelationID); err != nil {
 		return nil, err
 	}
-	length, broken, err := h.reader.VerifyChain(ctx, req.Body.CorrelationID)
+	var from audit.Link
+	if req.Body.Resume != nil {
+		var err error
+		if from, err = decodeLink(*req.Body.Resume); err != nil {
+			return nil, invalid("resume", "is not a resume of this service")
+		}
+	}
+	found, err := h.reader.VerifyChain(ctx, req.Body.CorrelationID, from)
 	if err != nil {
 		return nil, err
 	}
-	report := server.VerifyChain200JSONResponse{Valid: broken == nil, Length: length}
-	if broken != nil {
+	report := server.VerifyChain200JSONResponse{Valid: found.Complete && found.Broken == nil, Length: found.Length}
+	if !found.Complete && found.Broken == nil {
+		report.Resume = new(encodeLink(found.Last))
+	}
+	if broken := found.Broken; broken != nil {
 		report.FirstBroken = &server.ChainBreak{Position: broken.Position, Reason: server.ChainBreakReason(broken.Reason)}
 		if broken.EventID != uuid.Nil {
 			report.FirstBroken.EventID = &broken.EventID
 		}
 	}
 	return report, nil
-}
-
-// atPath turns an invalid event into its problem.
-func atPath(prefix string, err error) error {
-	var at *audit.InvalidError
-	if errors.As(err, &at) {
-		return invalid(prefix+at.Path, at.Reason).Because(err)
-	}
-	return err
-}
-
-func accepted(receipts []audit.Receipt) server.AcceptedJSONResponse {
-	return server.AcceptedJSONResponse{Status: server.EventsAcceptedStatusAccepted, EventIds: idsOf(receipts)}
 }
 
 func idsOf(receipts []audit.Receipt) []server.UUID {
@@ -132,45 +87,10 @@ func idsOf(receipts []audit.Receipt) []server.UUID {
 	return ids
 }
 
-// fromRequest takes over what was sent.
-func fromRequest(r *server.EventRequest) audit.Event {
-	e := audit.Event{
-		Version: r.Version, Type: r.EventType, Timestamp: r.EventTimestamp, Category: r.EventCategory,
-		Action: r.EventAction, Outcome: string(r.EventOutcome), CorrelationID: r.CorrelationID,
-		ActorType: value(r.ActorType), ActorID: value(r.ActorID), ResourceType: value(r.ResourceType), ResourceID: value(r.ResourceID),
-		Namespace: value(r.Namespace), ClusterID: value(r.ClusterID), Severity: value(r.Severity), DurationMS: r.DurationMs,
-		ErrorCode: value(r.ErrorCode), ErrorMessage: value(r.ErrorMessage), ParentID: r.ParentEventID, Data: r.EventData,
-	}
-	if r.EventID != nil {
-		e.ID = *r.EventID
-	}
-	return e
-}
-
-// toResponse gives an event back.
-func toResponse(e *audit.Stored) server.Event {
-	return server.Event{
-		EventID: e.ID, Version: e.Version, EventType: e.Type, EventTimestamp: e.Timestamp, EventCategory: e.Category,
-		EventAction: e.Action, EventOutcome: server.Outcome(e.Outcome), CorrelationID: e.CorrelationID,
-		ActorType: given(e.ActorType), ActorID: given(e.ActorID), ResourceType: given(e.ResourceType), ResourceID: given(e.ResourceID),
-		Namespace: given(e.Namespace), ClusterID: given(e.ClusterID), Severity: given(e.Severity), DurationMs: e.DurationMS,
-		ErrorCode: given(e.ErrorCode), ErrorMessage: given(e.ErrorMessage), ParentEventID: e.ParentID, EventData: e.Data,
-		ChainPosition: e.Position, PreviousHash: e.Previous.String(), EventHash: e.Hash.String(),
-	}
-}
-
 // value returns a text that may not have been given.
 func value(text *string) string {
 	if text == nil {
 		return ""
 	}
 	return *text
-}
-
-// given returns a text, or nil when there is none.
-func given(text string) *string {
-	if text == "" {
-		return nil
-	}
-	return &text
 }

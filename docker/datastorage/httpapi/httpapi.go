@@ -15,6 +15,8 @@ import (
 	"github.com/google/uuid"
 	nethttpmiddleware "github.com/oapi-codegen/nethttp-middleware"
 
+	"golang.org/x/sync/semaphore"
+
 	"kubernaut.ai/e2e/docker/datastorage/api"
 	"kubernaut.ai/e2e/docker/datastorage/api/server"
 	"kubernaut.ai/e2e/docker/datastorage/audit"
@@ -24,17 +26,29 @@ import (
 	"kubernaut.ai/e2e/docker/internal/request"
 )
 
-// accepter takes events in.
-type accepter interface {
-	// Accept stores or queues normalized events, all or none.
-	Accept(ctx context.Context, events []audit.Event) (receipts []audit.Receipt, queued bool, err error)
-}
+// The paths that store events.
+const (
+	eventsPath = "/api/v1/audit/events"
+	batchPath  = eventsPath + "/batch"
+)
+
+const (
+	// maxRequests bounds what is in hand: a request costs some 50 KiB beside its body,
+	// and a sender whose request waits for long would rather come back.
+	maxRequests = 512
+	// maxReads bounds what readers take: a page, or the largest event, and what
+	// PostgreSQL's answer takes beside it, some 15 MiB together.
+	maxReads = 4
+	// maxVerified is how many chains are verified at once: it takes PostgreSQL and this
+	// process a core each.
+	maxVerified = 1
+)
 
 // reader gives events back.
 type reader interface {
 	Get(ctx context.Context, id uuid.UUID) (audit.Stored, error)
 	Find(ctx context.Context, q postgres.Query) (postgres.Page, error)
-	VerifyChain(ctx context.Context, correlation string) (int64, *audit.Break, error)
+	VerifyChain(ctx context.Context, correlation string, from audit.Link) (audit.Verified, error)
 }
 
 // Options configures the API. All fields are required.
@@ -66,11 +80,25 @@ func New(opts Options) (http.Handler, error) {
 	router.NotFound(problem.NotFound)
 	router.MethodNotAllowed(problem.MethodNotAllowed(router))
 	router.Get("/readyz", opts.Ready)
+	decoder, err := newDecoder(spec, opts.MaxBodyBytes)
+	if err != nil {
+		return nil, err
+	}
+	writes := &writer{decoder, newLanes(opts.MaxBodyBytes), opts.Accepter, opts.Now}
+	busy := limitRequests(maxRequests)
 	router.Group(func(guarded chi.Router) {
-		guarded.Use(opts.Access(verb), limitBody(opts.MaxBodyBytes), validate(spec))
-		events := &handler{opts.Accepter, opts.Reader, opts.Now}
+		guarded.Use(opts.Access(verb), busy, refuseUnknown(spec))
+		guarded.Post(eventsPath, writes.handle(decoder.one, alone, func(receipts []audit.Receipt) any {
+			return server.EventCreated{EventID: receipts[0].ID, EventTimestamp: receipts[0].Timestamp}
+		}))
+		guarded.Post(batchPath, writes.handle(decoder.batch, inBatch, func(receipts []audit.Receipt) any {
+			return server.EventsCreated{EventIds: idsOf(receipts)}
+		}))
+	})
+	router.Group(func(guarded chi.Router) {
+		guarded.Use(opts.Access(verb), busy, limitReads(), limitVerify, refuseUnknown(spec), validate(spec))
 		server.HandlerWithOptions(
-			server.NewStrictHandlerWithOptions(events, nil, server.StrictHTTPServerOptions{
+			server.NewStrictHandlerWithOptions(&handler{opts.Reader, opts.Now}, nil, server.StrictHTTPServerOptions{
 				RequestErrorHandlerFunc:  badRequest,
 				ResponseErrorHandlerFunc: answerError,
 			}),
@@ -82,14 +110,13 @@ func New(opts Options) (http.Handler, error) {
 
 // Routes lists what New serves, and the answers that are to be expected.
 func Routes() []metrics.Route {
-	const events = "/api/v1/audit/events"
-	write := []int{201, 202, 400, 401, 403, 413, 415, 500, 503, 504}
+	write := []int{201, 202, 400, 401, 403, 409, 413, 415, 500, 503, 504}
 	read := []int{200, 400, 401, 403, 500, 503, 504}
 	return []metrics.Route{
-		{Method: http.MethodPost, Endpoint: events, Statuses: write},
-		{Method: http.MethodPost, Endpoint: events + "/batch", Statuses: write},
-		{Method: http.MethodGet, Endpoint: events, Statuses: read},
-		{Method: http.MethodGet, Endpoint: events + "/{event_id}", Statuses: append([]int{404}, read...)},
+		{Method: http.MethodPost, Endpoint: eventsPath, Statuses: write},
+		{Method: http.MethodPost, Endpoint: batchPath, Statuses: write},
+		{Method: http.MethodGet, Endpoint: eventsPath, Statuses: read},
+		{Method: http.MethodGet, Endpoint: eventsPath + "/{event_id}", Statuses: append([]int{404}, read...)},
 		{Method: http.MethodPost, Endpoint: "/api/v1/audit/verify-chain", Statuses: append([]int{413, 415}, read...)},
 		{Method: http.MethodGet, Endpoint: "/readyz", Statuses: []int{200, 503}},
 	}
@@ -129,4 +156,41 @@ func validate(spec *openapi3.T) func(http.Handler) http.Handler {
 		// Numbers in the value that was validated have lost digits.
 		DiscardValidatedValue: true,
 	})
+}
+
+// limitRequests refuses requests while there are as many as that.
+func limitRequests(most int64) func(http.Handler) http.Handler {
+	places := semaphore.NewWeighted(most)
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !places.TryAcquire(1) {
+				p := problem.New(http.StatusServiceUnavailable, "overloaded", "too many requests are in hand")
+				p.RetryAfter = retryAfter
+				problem.Write(w, r, p)
+				return
+			}
+			defer places.Release(1)
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// limitReads lets a few reads go on at once, their answers included; others wait. Pages
+// and chains do not wait for each other.
+func limitReads() func(http.Handler) http.Handler {
+	pages, chains := semaphore.NewWeighted(maxReads), semaphore.NewWeighted(maxVerified)
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			places := pages
+			if r.Method == http.MethodPost {
+				places = chains
+			}
+			if err := places.Acquire(r.Context(), 1); err != nil {
+				problem.Write(w, r, overloaded(r.Context().Err()))
+				return
+			}
+			defer places.Release(1)
+			next.ServeHTTP(w, r)
+		})
+	}
 }

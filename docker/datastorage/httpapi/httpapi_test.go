@@ -1,8 +1,8 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,13 +10,18 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/uuid"
 
+	"kubernaut.ai/e2e/docker/datastorage/api"
 	"kubernaut.ai/e2e/docker/datastorage/audit"
+	"kubernaut.ai/e2e/docker/datastorage/canonical"
 	"kubernaut.ai/e2e/docker/datastorage/intake"
 	"kubernaut.ai/e2e/docker/datastorage/metrics"
 	"kubernaut.ai/e2e/docker/datastorage/postgres"
@@ -31,7 +36,8 @@ type service struct {
 	accepted []audit.Event
 	find     func(q postgres.Query) (postgres.Page, error)
 	get      func(id uuid.UUID) (audit.Stored, error)
-	verify   func(correlation string) (int64, *audit.Break, error)
+	verify   func(correlation string, from audit.Link) (audit.Verified, error)
+	mu       sync.Mutex
 	verbs    []string
 }
 
@@ -51,12 +57,19 @@ func (s *service) Accept(_ context.Context, events []audit.Event) ([]audit.Recei
 	return receipts, queued, nil
 }
 
+// seen lists the verbs that were asked for.
+func (s *service) seen() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.verbs
+}
+
 func (s *service) Get(_ context.Context, id uuid.UUID) (audit.Stored, error) { return s.get(id) }
 func (s *service) Find(_ context.Context, q postgres.Query) (postgres.Page, error) {
 	return s.find(q)
 }
-func (s *service) VerifyChain(_ context.Context, correlation string) (int64, *audit.Break, error) {
-	return s.verify(correlation)
+func (s *service) VerifyChain(_ context.Context, correlation string, from audit.Link) (audit.Verified, error) {
+	return s.verify(correlation, from)
 }
 
 // access lets everybody in but those without a token.
@@ -67,7 +80,9 @@ func (s *service) access(verb func(*http.Request) string) func(http.Handler) htt
 				problem.Write(w, r, problem.New(http.StatusUnauthorized, "unauthorized", "no token"))
 				return
 			}
+			s.mu.Lock()
 			s.verbs = append(s.verbs, verb(r))
+			s.mu.Unlock()
 			next.ServeHTTP(w, r)
 		})
 	}
@@ -134,10 +149,7 @@ func TestCreateEvent(t *testing.T) {
 	if w.Code != 201 || doc["event_id"] != id || doc["event_timestamp"] != "2026-11-23T12:00:00Z" {
 		t.Fatalf("got %d %s", w.Code, w.Body)
 	}
-	got, err := s.accepted[0].Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := s.accepted[0].Encode()
 	want := `{"event_id":"` + id + `","version":"1.0","event_type":"t","event_timestamp":"2026-11-23T12:00:00Z","event_category":"gateway",` +
 		`"event_action":"a","event_outcome":"success","correlation_id":"rr-1","actor_type":"service","actor_id":"gw","resource_type":"Pod",` +
 		`"resource_id":"p","namespace":"ns","severity":"critical","duration_ms":7,"error_code":"E","error_message":"m","parent_event_id":"` + parent +
@@ -206,6 +218,11 @@ func TestRefusedEventsNameThePath(t *testing.T) {
 		"a correlation_id too long": {event("correlation_id", strings.Repeat("x", 256)), "correlation_id"},
 		"data that is no object":    {event("event_data", []int{1}), "event_data"},
 		"data that is null":         {event("event_data", json.RawMessage("null")), "event_data"},
+		"an id of zeros":            {event("event_id", uuid.Nil), "event_id"},
+		"a duration too long":       {event("duration_ms", json.RawMessage("1e19")), "duration_ms"},
+		"a duration that is text":   {event("duration_ms", "7"), "duration_ms"},
+		"too many values":           {event("event_data", json.RawMessage(`{"a":[`+strings.Repeat("0,", 25000)+`1e2000]}`)), "event_data.a[25000]"},
+		"a member given twice":      {strings.Replace(event(), "{", `{"version":"1.0",`, 1), "version"},
 		"a bad id":                  {event("event_id", "1"), "event_id"},
 		"a bad parent":              {event("parent_event_id", "{6f1f0c5e-0000-4000-8000-000000000001}"), "parent_event_id"},
 		"a bad time":                {event("event_timestamp", "yesterday"), "event_timestamp"},
@@ -234,6 +251,103 @@ func TestRefusedEventsNameThePath(t *testing.T) {
 	}
 }
 
+func TestNumbersMayHaveAnyForm(t *testing.T) {
+	s := &service{}
+	handler := newHandler(t, s)
+	for text, want := range map[string]int64{"1e3": 1000, "1.0": 1, "0": 0, "-0": 0, "1.5e1": 15, "9223372036854775807": 1<<63 - 1} {
+		s.accepted = nil
+		w, _ := send(handler, "POST", events+"/batch", "["+event("duration_ms", json.RawMessage(text))+"]")
+		if w.Code != 201 || *s.accepted[0].DurationMS != want {
+			t.Errorf("%s: got %d %s", text, w.Code, w.Body)
+		}
+	}
+}
+
+func TestABodyHasItsPlaceBeforeItIsRead(t *testing.T) {
+	release := make(chan struct{})
+	s := &service{accept: func(e []audit.Event) (bool, error) {
+		if e[0].Type == "held" {
+			<-release
+		}
+		return false, nil
+	}}
+	handler, err := New(Options{
+		Accepter: s, Reader: s, Access: s.access, Metrics: metrics.New(Routes()), Log: slog.New(slog.DiscardHandler),
+		Ready: func(http.ResponseWriter, *http.Request) {}, Timeout: 300 * time.Millisecond, MaxBodyBytes: largeInHand, Now: func() time.Time { return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := event("event_type", "held", "event_data", map[string]any{"x": strings.Repeat("x", largeInHand-1000)})
+	held := make(chan int)
+	go func() {
+		w, _ := send(handler, "POST", events, large)
+		held <- w.Code
+	}()
+	reads := make(chan struct{}, 1)
+	r := httptest.NewRequest("POST", events, readerFunc(func([]byte) (int, error) { reads <- struct{}{}; return 0, io.EOF }))
+	r.ContentLength = smallBody + 1
+	r.Header.Set("Authorization", "Bearer x")
+	for len(s.seen()) == 0 {
+		runtime.Gosched()
+	}
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	if w.Code != 503 || w.Header().Get("Retry-After") == "" || len(reads) != 0 {
+		t.Errorf("without room: got %d %s; read: %d", w.Code, w.Body, len(reads))
+	}
+	if w, _ := send(handler, "POST", events, event()); w.Code != 201 {
+		t.Errorf("a small one beside it: got %d %s", w.Code, w.Body)
+	}
+	close(release)
+	if code := <-held; code != 201 {
+		t.Errorf("got %d", code)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestWhatABodyCosts is what the budgets rest on.
+func TestWhatABodyCosts(t *testing.T) {
+	spec, err := openapi3.NewLoader().LoadFromData(api.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDecoder(spec, 5<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(element string, n int) json.RawMessage {
+		return json.RawMessage(`{"a":[` + strings.TrimSuffix(strings.Repeat(element+",", n), ",") + "]}")
+	}
+	small := event()
+	for name, body := range map[string]string{
+		"empty objects": event("event_data", list("{}", 90_000)), "named objects": event("event_data", list(`{"":{}}`, 45_000)),
+		"numbers": event("event_data", list("1", 90_000)), "escapes": event("event_data", list(`"\n"`, 90_000)),
+		"small events": "[" + strings.TrimSuffix(strings.Repeat(small+",", 500), ",") + "]",
+		"large events": "[" + strings.TrimSuffix(strings.Repeat(event("event_data", list(`{"":{}}`, 1000))+",", 100), ",") + "]",
+	} {
+		decode := d.one
+		if body[0] == '[' {
+			decode = d.batch
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		events, err := decode([]byte(body))
+		runtime.ReadMemStats(&after)
+		if err != nil || len(events) == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+		if factor := float64(after.TotalAlloc-before.TotalAlloc) / float64(len(body)); factor > 1+canonical.CostFactor {
+			t.Errorf("%s: %d bytes take %.1f times their length, want at most %d", name, len(body), factor, 1+canonical.CostFactor)
+		} else {
+			t.Logf("%s: %.1f times their length", name, factor)
+		}
+	}
+}
+
 func TestBatchSizes(t *testing.T) {
 	s := &service{}
 	handler := newHandler(t, s)
@@ -249,10 +363,16 @@ func TestBatchSizes(t *testing.T) {
 		t.Errorf("got %d events", len(s.accepted))
 	}
 	// 501 events are more than this handler's limit on bytes allows; ask the rule itself.
-	var many bytes.Buffer
-	many.WriteString("[" + strings.TrimSuffix(strings.Repeat("{},", 501), ",") + "]")
-	if w, doc := send(handler, "POST", events+"/batch", many.String()); w.Code != 400 || !strings.Contains(fmt.Sprint(doc["detail"]), "maximum number of items is 500") {
-		t.Errorf("501 events: got %d %s", w.Code, w.Body)
+	spec, err := openapi3.NewLoader().LoadFromData(api.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDecoder(spec, 5<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.batch([]byte(batch(501))); err == nil || !strings.Contains(err.Error(), "maximum number of items is 500") {
+		t.Errorf("501 events: got %v", err)
 	}
 }
 
@@ -273,8 +393,9 @@ func TestBodies(t *testing.T) {
 		"a broken type":  {event(), "application/json; =", 415, "application/json"},
 		"nothing":        {"", "application/json", 400, "at byte 0"},
 		"truncated":      {event()[:20], "application/json", 400, "at byte 20"},
+		"longer written": {strings.Replace(event(), `"event_data":{}`, `"event_data":{"x":"`+strings.Repeat("\u2028", maxBody/4)+`"}`, 1), "application/json", 400, "when it is written out"},
 		"two documents":  {event() + event(), "application/json", 400, "not JSON"},
-		"deep nesting":   {strings.Repeat("[", 30000), "application/json", 400, "not JSON"},
+		"deep nesting":   {strings.Repeat("[", 30000), "application/json", 400, "object"},
 		"an array":       {"[]", "application/json", 400, "object"},
 		"null":           {"null", "application/json", 400, ""},
 	} {
@@ -427,9 +548,9 @@ func TestListEventsAnswersAPage(t *testing.T) {
 	if back, err := decodeCursor(encodeCursor(next)); err != nil || back != next {
 		t.Errorf("got %+v, %v", back, err)
 	}
-	want := `{"chain_position":3,"correlation_id":"c","event_action":"a","event_category":"g","event_data":{"a":1.50},"event_hash":"01` + strings.Repeat("00", 31) +
-		`","event_id":"` + e.ID.String() + `","event_outcome":"success","event_timestamp":"2026-11-23T12:00:00Z","event_type":"t","previous_hash":"` + strings.Repeat("00", 32) +
-		`","severity":"low","version":"1"}`
+	want := `{"event_id":"` + e.ID.String() + `","version":"1","event_type":"t","event_timestamp":"2026-11-23T12:00:00Z","event_category":"g",` +
+		`"event_action":"a","event_outcome":"success","correlation_id":"c","severity":"low","event_data":{"a": 1.50},"chain_position":3,` +
+		`"previous_hash":"` + strings.Repeat("00", 32) + `","event_hash":"01` + strings.Repeat("00", 31) + `"}`
 	if w, _ := send(handler, "GET", events+"/"+e.ID.String(), ""); strings.TrimSpace(w.Body.String()) != want {
 		t.Errorf("got %s\nwant %s", w.Body, want)
 	}
@@ -447,20 +568,39 @@ func TestListEventsAnswersAPage(t *testing.T) {
 
 func TestVerifyChain(t *testing.T) {
 	id := uuid.New()
-	broken := &audit.Break{Position: 3, EventID: id, Reason: audit.Changed}
-	s := &service{verify: func(string) (int64, *audit.Break, error) { return 5, broken, nil }}
+	found := audit.Verified{Length: 5, Complete: true, Broken: &audit.Break{Position: 3, EventID: id, Reason: audit.Changed}}
+	var from audit.Link
+	s := &service{verify: func(_ string, link audit.Link) (audit.Verified, error) { from = link; return found, nil }}
 	handler := newHandler(t, s)
 	const path = "/api/v1/audit/verify-chain"
 	if w, _ := send(handler, "POST", path, `{"correlation_id":"c"}`); strings.TrimSpace(w.Body.String()) != `{"first_broken":{"event_id":"`+id.String()+`","position":3,"reason":"changed"},"length":5,"valid":false}` {
 		t.Errorf("got %s", w.Body)
 	}
-	broken.EventID = uuid.Nil
+	found.Broken.EventID = uuid.Nil
 	if w, _ := send(handler, "POST", path, `{"correlation_id":"c"}`); strings.Contains(w.Body.String(), "event_id") {
 		t.Errorf("got %s", w.Body)
 	}
-	broken = nil
+	found.Broken = nil
 	if w, _ := send(handler, "POST", path, `{"correlation_id":"c"}`); strings.TrimSpace(w.Body.String()) != `{"length":5,"valid":true}` {
 		t.Errorf("got %s", w.Body)
+	}
+	// A part says how far it came and is not taken for the whole.
+	found.Complete, found.Last = false, audit.Link{Position: 5, Hash: audit.Hash{7}}
+	w, doc := send(handler, "POST", path, `{"correlation_id":"c"}`)
+	resume, _ := doc["resume"].(string)
+	if doc["valid"] != false || doc["length"] != 5.0 || resume == "" || doc["first_broken"] != nil {
+		t.Errorf("got %s", w.Body)
+	}
+	if w, _ := send(handler, "POST", path, `{"correlation_id":"c","resume":"`+resume+`"}`); w.Code != 200 || from != found.Last {
+		t.Errorf("got %d %s, from %+v", w.Code, w.Body, from)
+	}
+	for _, resume := range []string{"x", "!", base64.RawURLEncoding.EncodeToString([]byte("0." + from.Hash.String())), base64.RawURLEncoding.EncodeToString([]byte("1.00"))} {
+		if w, doc := send(handler, "POST", path, `{"correlation_id":"c","resume":"`+resume+`"}`); w.Code != 400 || doc["path"] != "resume" {
+			t.Errorf("%s: got %d %s", resume, w.Code, w.Body)
+		}
+	}
+	if w, _ := send(handler, "POST", path, `{"correlation_id":"`+strings.Repeat("c", 5000)+`"}`); w.Code != 413 {
+		t.Errorf("a large body: got %d", w.Code)
 	}
 	for _, body := range []string{`{}`, `{"correlation_id":""}`, `{"correlation_id":"c","x":1}`, `{"correlation_id":"\u0000"}`} {
 		if w, _ := send(handler, "POST", path, body); w.Code != 400 {
@@ -492,10 +632,7 @@ func FuzzCreateEvents(f *testing.F) {
 			}
 		}
 		for _, e := range s.accepted {
-			text, err := e.Encode()
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := e.Encode()
 			if _, err := audit.Decode(text); err != nil {
 				t.Fatalf("accepted %s: %v", text, err)
 			}

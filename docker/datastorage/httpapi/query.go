@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"kubernaut.ai/e2e/docker/datastorage/api/server"
+	"kubernaut.ai/e2e/docker/datastorage/audit"
 	"kubernaut.ai/e2e/docker/datastorage/postgres"
 )
 
@@ -144,4 +146,26 @@ func decodeCursor(text string) (postgres.Cursor, error) {
 		return postgres.Cursor{}, err
 	}
 	return postgres.Cursor{Timestamp: at, Sequence: sequence}, nil
+}
+
+// encodeLink writes how far a chain was verified; senders need not understand it.
+func encodeLink(link audit.Link) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d.%s", link.Position, link.Hash))
+}
+
+func decodeLink(text string) (link audit.Link, err error) {
+	plain, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return link, err
+	}
+	before, after, _ := strings.Cut(string(plain), ".")
+	if link.Position, err = strconv.ParseInt(before, 10, 64); err != nil || link.Position < 1 {
+		return link, fmt.Errorf("position %q", before)
+	}
+	hash, err := hex.DecodeString(after)
+	if err != nil || len(hash) != len(link.Hash) {
+		return link, fmt.Errorf("hash %q", after)
+	}
+	copy(link.Hash[:], hash)
+	return link, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,8 +30,13 @@ func (s fakeStore) Write(_ context.Context, events []audit.Event) ([]audit.Recei
 }
 
 type fakeQueue struct {
-	err   error
-	added []audit.Event
+	err     error
+	added   []audit.Event
+	waiting string // correlation id
+}
+
+func (q *fakeQueue) Waiting(_ context.Context, correlations []string) (bool, error) {
+	return slices.Contains(correlations, q.waiting), q.err
 }
 
 func (q *fakeQueue) Add(_ context.Context, events []audit.Event) error {
@@ -49,7 +55,7 @@ func (c *counts) Refused(n int)   { c.refused += n }
 
 func TestAccept(t *testing.T) {
 	first, second := uuid.New(), uuid.New()
-	events := []audit.Event{{ID: first, Timestamp: time.Unix(1, 0)}, {ID: second, Timestamp: time.Unix(2, 0)}}
+	events := []audit.Event{{ID: first, Timestamp: time.Unix(1, 0), CorrelationID: "c-1"}, {ID: second, Timestamp: time.Unix(2, 0), CorrelationID: "c-2"}}
 	down := fmt.Errorf("write: %w: connection refused", audit.ErrUnavailable)
 	rejected := fmt.Errorf("write: %w: too long", audit.ErrRejected)
 	for name, c := range map[string]struct {
@@ -64,13 +70,19 @@ func TestAccept(t *testing.T) {
 		"stored before":            {fakeStore{duplicates: map[uuid.UUID]bool{first: true}}, false, fakeQueue{}, false, nil, counts{stored: 1, duplicate: 1}},
 		"the store is down":        {fakeStore{err: down}, false, fakeQueue{}, true, nil, counts{queued: 2}},
 		"the store was down":       {fakeStore{}, true, fakeQueue{}, true, nil, counts{queued: 2}},
+		"older ones wait":          {fakeStore{}, false, fakeQueue{waiting: "c-2"}, true, nil, counts{queued: 2}},
+		"others wait":              {fakeStore{}, false, fakeQueue{waiting: "c-3"}, false, nil, counts{stored: 2}},
+		"nobody knows what waits":  {fakeStore{}, false, fakeQueue{waiting: "c-1", err: errors.New("no route")}, false, nil, counts{stored: 2}},
 		"both are down":            {fakeStore{err: down}, false, fakeQueue{err: errors.New("no route")}, false, ErrRefused, counts{refused: 2}},
 		"the event is at fault":    {fakeStore{err: rejected}, false, fakeQueue{}, false, audit.ErrRejected, counts{refused: 2}},
 		"nobody knows whose fault": {fakeStore{err: context.Canceled}, false, fakeQueue{}, false, context.Canceled, counts{refused: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got counts
-			receipts, queued, err := New(c.store, func() bool { return c.away }, &c.queue, &got).Accept(t.Context(), events)
+			receipts, queued, err := New(Options{
+				Store: c.store, Queue: &c.queue, Observer: &got, Timeout: time.Minute,
+				Away: func() bool { return c.away }, QueueAway: func() bool { return false },
+			}).Accept(t.Context(), events)
 			if queued != c.queued || !errors.Is(err, c.err) || got != c.counts {
 				t.Errorf("got queued %v, error %v, counts %+v", queued, err, got)
 			}

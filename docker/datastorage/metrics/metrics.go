@@ -5,6 +5,7 @@ package metrics
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -34,7 +35,10 @@ type Metrics struct {
 	requests                           *prometheus.HistogramVec
 	stored, duplicate, queued, refused prometheus.Counter
 	drained, buried                    prometheus.Counter
-	depth, oldest, dead                prometheus.Gauge
+	depth, dead                        prometheus.Gauge
+
+	mu     sync.Mutex
+	oldest time.Time // when the oldest event in the queue was added; zero when there is none
 }
 
 // New returns Metrics with a registry of its own.
@@ -62,9 +66,12 @@ func New(routes []Route) *Metrics {
 		return g
 	}
 	m.drained = counter("datastorage_dlq_drained_total", "Events stored from the dead-letter queue.")
-	m.buried = counter("datastorage_dlq_dead_total", "Events moved to the dead-letter stream because they can never be stored.")
+	m.buried = counter("datastorage_dlq_dead_total", "Events set aside in the dead-letter stream: they can never be stored, or took too long.")
 	m.depth = gauge("datastorage_dlq_depth", "Events in the dead-letter queue.")
-	m.oldest = gauge("datastorage_dlq_oldest_age_seconds", "How long the oldest event in the dead-letter queue has waited.")
+	// Asked for when it is scraped: what waits grows older while Redis is away, too.
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "datastorage_dlq_oldest_age_seconds", Help: "How long the oldest event in the dead-letter queue has waited.",
+	}, m.age))
 	m.dead = gauge("datastorage_dlq_dead", "Events in the dead-letter stream.")
 	m.registry.MustRegister(m.requests, events, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, route := range routes {
@@ -122,6 +129,17 @@ func (m *Metrics) Buried(n int) { m.buried.Add(float64(n)) }
 // Observed records the state of the dead-letter queue.
 func (m *Metrics) Observed(state queue.State) {
 	m.depth.Set(float64(state.Depth))
-	m.oldest.Set(state.Oldest.Seconds())
 	m.dead.Set(float64(state.Dead))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.oldest = state.Oldest
+}
+
+func (m *Metrics) age() float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.oldest.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(m.oldest).Seconds())
 }

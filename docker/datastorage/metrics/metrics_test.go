@@ -54,12 +54,18 @@ func TestCountersGrow(t *testing.T) {
 	m.Refused(4)
 	m.Drained(5)
 	m.Buried(6)
-	m.Observed(queue.State{Depth: 7, Oldest: 1500 * time.Millisecond, Dead: 8})
+	m.Observed(queue.State{Depth: 7, Oldest: time.Now().Add(-90 * time.Minute), Dead: 8})
 	want(t, scrape(t, m),
 		`datastorage_events_total{result="stored"} 3`, `datastorage_events_total{result="duplicate"} 1`,
 		`datastorage_events_total{result="queued"} 2`, `datastorage_events_total{result="refused"} 4`,
 		"datastorage_dlq_drained_total 5", "datastorage_dlq_dead_total 6", "datastorage_dlq_depth 7",
-		"datastorage_dlq_oldest_age_seconds 1.5", "datastorage_dlq_dead 8")
+		"datastorage_dlq_dead 8")
+	if m.Observed(queue.State{Oldest: time.Now().Add(-90 * time.Minute)}); m.age() < 5400 || m.age() > 5500 {
+		t.Errorf("the oldest is %v s old", m.age())
+	}
+	if m.Observed(queue.State{}); m.age() != 0 {
+		t.Errorf("of nothing the oldest is %v s old", m.age())
+	}
 }
 
 func TestLabelsAreNotMadeBySenders(t *testing.T) {

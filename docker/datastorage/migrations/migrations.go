@@ -24,7 +24,7 @@ const (
 	// Table holds the versions that were applied.
 	Table = "goose_db_version"
 	// Version is the schema that this binary expects: the number of the last file.
-	Version int64 = 1
+	Version int64 = 3
 )
 
 // lockWait is how long a second run waits for the first: longer than any migration
@@ -32,8 +32,8 @@ const (
 const lockWait = 4 * time.Minute
 
 // Up applies what is missing, one run at a time: a run that finds another at work
-// waits for it on an advisory lock. Running it again does nothing. It returns the
-// number of steps applied.
+// waits for it on an advisory lock. Running it again does nothing. A step whose file was
+// changed after it was applied is refused. It returns the number of steps applied.
 func Up(ctx context.Context, config *pgx.ConnConfig, log *slog.Logger) (applied int, err error) {
 	db := stdlib.OpenDB(*config)
 	defer func() { _ = db.Close() }() // nothing is buffered in it
@@ -41,9 +41,15 @@ func Up(ctx context.Context, config *pgx.ConnConfig, log *slog.Logger) (applied 
 	if err != nil {
 		return 0, err
 	}
+	if err := compare(ctx, db, provider.ListSources(), false); err != nil {
+		return 0, err
+	}
 	results, err := provider.Up(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("migrations: %w", err)
+	}
+	if err := compare(ctx, db, provider.ListSources(), true); err != nil {
+		return 0, err
 	}
 	for _, result := range results {
 		log.Info("migration applied", "version", result.Source.Version, "file", result.Source.Path, "duration_ms", result.Duration.Milliseconds())

@@ -14,8 +14,8 @@ const drainLock = 0x647261696e
 // instance may begin while fn still runs.
 func (s *Store) Exclusive(ctx context.Context, fn func(ctx context.Context) error) (ran bool, err error) {
 	var failed error
-	err = s.call(ctx, "drain lock", func(connecting context.Context) error {
-		conn, err := s.pool.Acquire(connecting)
+	err = s.drains.call(ctx, "drain lock", func(connecting context.Context) error {
+		conn, err := s.drains.Acquire(connecting)
 		if err != nil {
 			return err
 		}
@@ -25,7 +25,7 @@ func (s *Store) Exclusive(ctx context.Context, fn func(ctx context.Context) erro
 		}
 		// fn may take longer than one call.
 		failed = fn(ctx)
-		unlocking, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+		unlocking, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drains.timeout)
 		defer cancel()
 		if _, err := conn.Exec(unlocking, "SELECT pg_advisory_unlock($1)", drainLock); err != nil {
 			// The lock goes with the connection, which must not return to the pool.

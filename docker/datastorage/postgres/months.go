@@ -34,9 +34,9 @@ func months(now time.Time) []time.Time {
 
 // AddMonths makes the partitions that writes at now and in the next months need.
 func (s *Store) AddMonths(ctx context.Context, now time.Time) error {
-	return s.call(ctx, "partitions", func(ctx context.Context) error {
+	return s.drains.call(ctx, "partitions", func(ctx context.Context) error {
 		for _, month := range months(now) {
-			if err := s.addMonth(ctx, month); err != nil {
+			if err := s.drains.addMonth(ctx, month); err != nil {
 				return err
 			}
 		}
@@ -45,8 +45,8 @@ func (s *Store) AddMonths(ctx context.Context, now time.Time) error {
 }
 
 // addMonth makes the partition of the month that day lies in.
-func (s *Store) addMonth(ctx context.Context, day time.Time) error {
-	_, err := s.pool.Exec(ctx, "SELECT audit_events_add_month($1)", date(day))
+func (p pool) addMonth(ctx context.Context, day time.Time) error {
+	_, err := p.Exec(ctx, "SELECT audit_events_add_month($1)", date(day))
 	return err
 }
 

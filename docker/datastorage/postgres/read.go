@@ -17,17 +17,17 @@ import (
 const columns = `event_id, version, event_type, event_timestamp, event_category, event_action, event_outcome, correlation_id,
 	coalesce(actor_type, ''), coalesce(actor_id, ''), coalesce(resource_type, ''), coalesce(resource_id, ''),
 	coalesce(namespace, ''), coalesce(cluster_id, ''), coalesce(severity, ''), duration_ms,
-	coalesce(error_code, ''), coalesce(error_message, ''), parent_event_id, event_data, chain_position, previous_hash, event_hash`
+	coalesce(error_code, ''), coalesce(error_message, ''), parent_event_id, coalesce(recorded_by, ''), event_data, chain_position, previous_hash, event_hash`
 
 // scan reads columns into an event; more follow them.
-func scan(row pgx.CollectableRow, more ...any) (audit.Stored, error) {
+func scan(row pgx.Row, more ...any) (audit.Stored, error) {
 	var e audit.Stored
 	var previous, hash []byte
 	err := row.Scan(append([]any{
 		&e.ID, &e.Version, &e.Type, &e.Timestamp, &e.Category, &e.Action, &e.Outcome, &e.CorrelationID,
 		&e.ActorType, &e.ActorID, &e.ResourceType, &e.ResourceID,
 		&e.Namespace, &e.ClusterID, &e.Severity, &e.DurationMS,
-		&e.ErrorCode, &e.ErrorMessage, &e.ParentID, (*[]byte)(&e.Data), &e.Position, &previous, &hash,
+		&e.ErrorCode, &e.ErrorMessage, &e.ParentID, &e.RecordedBy, (*[]byte)(&e.Data), &e.Position, &previous, &hash,
 	}, more...)...)
 	if err != nil {
 		return e, err
@@ -43,14 +43,12 @@ func scan(row pgx.CollectableRow, more ...any) (audit.Stored, error) {
 // Get returns one event. The error wraps audit.ErrNotFound when there is none.
 func (s *Store) Get(ctx context.Context, id uuid.UUID) (audit.Stored, error) {
 	var event audit.Stored
-	err := s.call(ctx, "event "+id.String(), func(ctx context.Context) error {
-		// The timestamp names the partition, so that only one is looked at.
-		rows, err := s.pool.Query(ctx, "SELECT "+columns+` FROM audit_events WHERE event_id = $1 AND event_date =
-			(SELECT (event_timestamp AT TIME ZONE 'UTC')::date FROM audit_event_ids WHERE event_id = $1)`, id)
-		if err != nil {
-			return err
-		}
-		event, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (audit.Stored, error) { return scan(row) })
+	err := s.reads.call(ctx, "event "+id.String(), func(ctx context.Context) error {
+		// The timestamp names the partition and is what its index begins with.
+		var err error
+		event, err = scan(s.reads.QueryRow(ctx, "SELECT "+columns+` FROM audit_events WHERE event_id = $1 AND
+			event_timestamp = (SELECT event_timestamp FROM audit_event_ids WHERE event_id = $1) AND
+			event_date = (SELECT (event_timestamp AT TIME ZONE 'UTC')::date FROM audit_event_ids WHERE event_id = $1)`, id))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return audit.ErrNotFound
 		}
@@ -78,37 +76,62 @@ type Query struct {
 // Page is a part of what a Query selects, newest first.
 type Page struct {
 	Events []audit.Stored
-	Total  int64   // what the filters select, not counting After
+	Total  int64   // what the filters select, not counting After; at most MaxTotal
+	More   bool    // the filters select more than Total
 	Next   *Cursor // the place of the last event; nil when nothing follows it
 }
 
+const (
+	// MaxTotal is how far what is selected is counted.
+	MaxTotal = 10_000
+	// pageBytes is where a page ends before its limit: with the event that goes
+	// beyond it.
+	pageBytes = 1 << 20
+	// eventBytes is what an event takes beside its data, about.
+	eventBytes = 500
+)
+
 // Find lists events, newest first; events of the same microsecond in the order in
-// which they were stored, the last first.
+// which they were stored, the last first. A page of large events ends before its limit.
 func (s *Store) Find(ctx context.Context, q Query) (Page, error) {
 	var page Page
-	err := s.call(ctx, "query", func(ctx context.Context) error {
+	err := s.reads.call(ctx, "query", func(ctx context.Context) error {
 		count, list := q.sql()
-		var batch pgx.Batch
-		batch.Queue(count.text, count.args...).QueryRow(func(row pgx.Row) error { return row.Scan(&page.Total) })
-		var places []Cursor
-		batch.Queue(list.text, list.args...).Query(func(rows pgx.Rows) (err error) {
-			page.Events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (audit.Stored, error) {
-				var place Cursor
-				event, err := scan(row, &place.Sequence)
-				place.Timestamp = event.Timestamp
-				places = append(places, place)
-				return event, err
-			})
-			return err
-		})
-		if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
+		conn, err := s.reads.Acquire(ctx)
+		if err != nil {
 			return err
 		}
-		if len(page.Events) > q.Limit {
-			page.Events = page.Events[:q.Limit]
-			page.Next = &places[q.Limit-1]
+		defer conn.Release()
+		if err := conn.QueryRow(ctx, count.text, count.args...).Scan(&page.Total); err != nil {
+			return err
 		}
-		return nil
+		if page.More = page.Total > MaxTotal; page.More {
+			page.Total = MaxTotal
+		}
+		// What is left of a page that ends early is not read but cancelled.
+		listing, enough := context.WithCancel(ctx)
+		defer enough()
+		rows, err := conn.Query(listing, list.text, list.args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var place Cursor
+		for size := 0; rows.Next(); {
+			if len(page.Events) == q.Limit || size >= pageBytes {
+				page.Next = &place
+				enough()
+				return nil
+			}
+			event, err := scan(rows, &place.Sequence)
+			if err != nil {
+				return err
+			}
+			place.Timestamp = event.Timestamp
+			size += eventBytes + len(event.Data)
+			page.Events = append(page.Events, event)
+		}
+		return rows.Err()
 	})
 	return page, err
 }
@@ -154,7 +177,7 @@ func (q Query) sql() (count, list statement) {
 	if !q.Until.IsZero() {
 		where("event_timestamp <= ? AND event_date <= ?", q.Until, date(q.Until))
 	}
-	count = statement{"SELECT count(*) FROM audit_events" + text(), args[:len(args):len(args)]}
+	count = statement{fmt.Sprintf("SELECT count(*) FROM (SELECT FROM audit_events%s LIMIT %d) AS selected", text(), MaxTotal+1), args[:len(args):len(args)]}
 	if q.After != nil {
 		where("(event_timestamp, sequence) < (?, ?) AND event_date <= ?", q.After.Timestamp, q.After.Sequence, date(q.After.Timestamp))
 	}
@@ -166,12 +189,14 @@ func (q Query) sql() (count, list statement) {
 // date returns the UTC date of a time.
 func date(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
 
-// VerifyChain computes the chain of a correlation id again from what is stored, as of
-// one moment. It returns how many events there are and the first break, or nil.
-func (s *Store) VerifyChain(ctx context.Context, correlation string) (length int64, broken *audit.Break, err error) {
-	err = s.call(ctx, "verify chain", func(ctx context.Context) error {
+// VerifyChain computes the chain of a correlation id again from what is stored, from the
+// given link on (the zero Link: from its beginning), for half of the time that a
+// verification may take.
+func (s *Store) VerifyChain(ctx context.Context, correlation string, from audit.Link) (found audit.Verified, err error) {
+	err = s.verifies.call(ctx, "verify chain", func(ctx context.Context) error {
+		enough := time.Now().Add(s.verifies.timeout / 2)
 		options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-		return s.withTx(ctx, options, func(tx pgx.Tx) error {
+		return pgx.BeginTxFunc(ctx, s.verifies, options, func(tx pgx.Tx) error {
 			var end audit.Link
 			var hash []byte
 			err := tx.QueryRow(ctx, "SELECT length, last_hash FROM audit_chains WHERE correlation_id = $1", correlation).Scan(&end.Position, &hash)
@@ -179,24 +204,50 @@ func (s *Store) VerifyChain(ctx context.Context, correlation string) (length int
 				return err
 			}
 			copy(end.Hash[:], hash)
-			rows, err := tx.Query(ctx, "SELECT "+columns+" FROM audit_events WHERE correlation_id = $1 ORDER BY chain_position, sequence", correlation)
-			if err != nil {
-				return err
-			}
-			defer rows.Close()
-			verifier := audit.NewVerifier(end)
-			for rows.Next() {
-				event, err := scan(rows)
+			verifier := audit.NewVerifier(from, end)
+			// In parts, so that ending early leaves little that is not read.
+			const part = 200
+			last, lastSequence := from.Position, int64(0)
+			// The event at which the part before ended comes first, so that a second one at
+			// its place is seen.
+			known := from.Position > 0
+			for {
+				rows, err := tx.Query(ctx, "SELECT "+columns+`, sequence FROM audit_events WHERE correlation_id = $1
+					AND (chain_position, sequence) > ($2, $3) ORDER BY chain_position, sequence LIMIT $4`, correlation, last, lastSequence, part)
 				if err != nil {
 					return err
 				}
-				if err := verifier.Next(&event); err != nil {
+				n := 0
+				for rows.Next() {
+					event, err := scan(rows, &lastSequence)
+					if err != nil {
+						rows.Close()
+						return err
+					}
+					last = event.Position
+					n++
+					if known && event.Position == from.Position && event.Hash == from.Hash {
+						known = false
+						continue
+					}
+					verifier.Next(&event)
+				}
+				if err := rows.Err(); err != nil {
 					return err
 				}
+				found.Complete = n < part
+				if found.Complete || time.Now().After(enough) {
+					break
+				}
 			}
-			length, broken = verifier.Result()
-			return rows.Err()
+			found.Last = verifier.Last()
+			if found.Complete {
+				found.Length, found.Broken = verifier.Result()
+			} else {
+				found.Length, found.Broken = verifier.SoFar()
+			}
+			return nil
 		})
 	})
-	return length, broken, err
+	return found, err
 }

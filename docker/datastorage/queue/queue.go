@@ -14,30 +14,96 @@ import (
 	"kubernaut.ai/e2e/docker/datastorage/audit"
 )
 
-// The streams and the group of the service.
+// The keys of the service in Redis.
 const (
-	Stream     = "audit:dlq:events"
+	// Stream holds the events that wait.
+	Stream = "audit:dlq:events"
+	// DeadStream holds those that were set aside, with the reason.
 	DeadStream = "audit:dead-letter:events"
-	group      = "datastorage"
+	// chainsSuffix follows the stream's name in that of a hash with the last entry of
+	// each correlation id that waits.
+	chainsSuffix = ":chains"
 )
 
-const eventField = "event"
+// The fields of an entry; the last two only in the dead stream.
+const (
+	eventField  = "event"
+	chainField  = "chain"
+	reasonField = "reason"
+	entryField  = "entry"
+)
+
+// deadBytes bounds the dead stream: a quarter of the memory that the manifest gives
+// Redis. What finds no room there stays in the queue, where others overtake it.
+const deadBytes = 32 << 20
+
+// ErrDeadFull is in the chain of the error when the dead stream takes no more.
+var ErrDeadFull = errors.New("the dead-letter stream is full; see: datastorage dead list")
+
+// Each change is one script, because what belongs together must change together: the
+// entries and the hash of the chains that wait. Only what adds entries needs memory; what
+// removes them works when Redis is full.
+var (
+	// addScript takes pairs of correlation id and event.
+	addScript = redis.NewScript(`
+		for i = 1, #ARGV, 2 do
+			local id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[i+1], 'chain', ARGV[i])
+			redis.call('HSET', KEYS[2], ARGV[i], id)
+		end`)
+	// readScript returns entries after an id, as many as have so many bytes and no more
+	// than so many, but at least one.
+	readScript = redis.NewScript(`
+		local found, bytes, after = {}, 0, ARGV[1]
+		while #found < tonumber(ARGV[2]) do
+			local entry = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', 1)[1]
+			if not entry then break end
+			for _, text in ipairs(entry[2]) do bytes = bytes + #text end
+			if #found > 0 and bytes > tonumber(ARGV[3]) then break end
+			found[#found+1], after = entry, entry[1]
+		end
+		return found`)
+	// stateScript tells what waits, without the first entry itself, which may be large.
+	stateScript = redis.NewScript(`
+		local entry = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+		return {redis.call('XLEN', KEYS[1]), redis.call('XLEN', KEYS[3]), entry and entry[1] or ''}`)
+	// removeScript takes pairs of entry and correlation id.
+	removeScript = redis.NewScript(`
+		for i = 1, #ARGV, 2 do
+			redis.call('XDEL', KEYS[1], ARGV[i])
+			if redis.call('HGET', KEYS[2], ARGV[i+1]) == ARGV[i] then redis.call('HDEL', KEYS[2], ARGV[i+1]) end
+		end`)
+	// buryScript takes entry, correlation id, event and reason.
+	buryScript = redis.NewScript(`
+		redis.call('XADD', KEYS[3], '*', 'event', ARGV[3], 'chain', ARGV[2], 'reason', ARGV[4], 'entry', ARGV[1])
+		redis.call('XDEL', KEYS[1], ARGV[1])
+		if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then redis.call('HDEL', KEYS[2], ARGV[2]) end`)
+	// retryScript puts a dead entry back, at the end of the queue.
+	retryScript = redis.NewScript(`
+		local entry = redis.call('XRANGE', KEYS[3], ARGV[1], ARGV[1])[1]
+		if not entry then return 0 end
+		local fields = {}
+		for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i+1] end
+		local id = redis.call('XADD', KEYS[1], '*', 'event', fields.event, 'chain', fields.chain or '')
+		redis.call('HSET', KEYS[2], fields.chain or '', id)
+		redis.call('XDEL', KEYS[3], ARGV[1])
+		return 1`)
+)
 
 // Options configures a Queue.
 type Options struct {
 	Client     *redis.Client // the caller closes it
-	Consumer   string        // this instance, as Redis shows it
 	Stream     string        // "" means Stream
 	DeadStream string        // "" means DeadStream
 	Timeout    time.Duration // of each call
+	DeadBytes  int64         // what the dead stream may take in Redis; 0 means 32 MiB
 }
 
 // Queue is safe for concurrent use.
 type Queue struct {
-	client       *redis.Client
-	consumer     string
-	stream, dead string
-	timeout      time.Duration
+	client    *redis.Client
+	keys      []string // stream, chains, dead stream
+	timeout   time.Duration
+	deadBytes int64
 }
 
 // New returns a Queue. It connects to nothing yet.
@@ -48,143 +114,156 @@ func New(opts Options) *Queue {
 	if opts.DeadStream == "" {
 		opts.DeadStream = DeadStream
 	}
-	return &Queue{opts.Client, opts.Consumer, opts.Stream, opts.DeadStream, opts.Timeout}
+	if opts.DeadBytes == 0 {
+		opts.DeadBytes = deadBytes
+	}
+	return &Queue{opts.Client, []string{opts.Stream, opts.Stream + chainsSuffix, opts.DeadStream}, opts.Timeout, opts.DeadBytes}
 }
+
+func (q *Queue) chains() string { return q.keys[1] }
+func (q *Queue) dead() string   { return q.keys[2] }
 
 // Ping returns nil when Redis answers.
 func (q *Queue) Ping(ctx context.Context) error {
 	return q.call(ctx, "ping", func(ctx context.Context) error { return q.client.Ping(ctx).Err() })
 }
 
-// Add appends events, all or none, in their order. It goes on when ctx is cancelled.
+// Add appends events, all or none, in their order. It goes on when ctx is cancelled. After
+// an error they may have been added nevertheless: an answer can be late.
 func (q *Queue) Add(ctx context.Context, events []audit.Event) error {
-	entries := make([]string, len(events))
+	args := make([]any, 0, 2*len(events))
 	for i := range events {
-		entry, err := events[i].Encode()
-		if err != nil {
-			return fmt.Errorf("event %s: %w", events[i].ID, err)
-		}
-		entries[i] = string(entry)
+		args = append(args, events[i].CorrelationID, events[i].Encode())
 	}
 	return q.call(context.WithoutCancel(ctx), "add", func(ctx context.Context) error {
-		_, err := q.client.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-			for _, entry := range entries {
-				tx.XAdd(ctx, &redis.XAddArgs{Stream: q.stream, Values: []string{eventField, entry}})
-			}
-			return nil
-		})
+		return none(addScript.Run(ctx, q.client, q.keys, args...).Err())
+	})
+}
+
+// none is for scripts that return nothing.
+func none(err error) error {
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return err
+}
+
+// Waiting reports whether events of one of these correlation ids wait.
+func (q *Queue) Waiting(ctx context.Context, correlations []string) (waiting bool, err error) {
+	err = q.call(ctx, "look", func(ctx context.Context) error {
+		values, err := q.client.HMGet(ctx, q.chains(), correlations...).Result()
+		for _, value := range values {
+			waiting = waiting || value != nil
+		}
 		return err
 	})
+	return waiting, err
 }
 
 // entry is one event as it waits. Err says why it cannot be read.
 type entry struct {
 	id    string
 	text  string
+	chain string
 	event audit.Event
 	err   error
 }
 
-// read returns up to n entries that are not acknowledged, oldest first: those that a
-// consumer took and did not finish, whoever it was, before new ones. Only the
-// instance that holds the drain lock may call it, because it takes from the others.
-func (q *Queue) read(ctx context.Context, n int) ([]entry, error) {
-	var messages []redis.XMessage
-	err := q.call(ctx, "read", func(ctx context.Context) error {
-		err := q.client.XGroupCreateMkStream(ctx, q.stream, group, "0").Err()
-		if err != nil && !strings.HasPrefix(err.Error(), "BUSYGROUP") {
-			return err
-		}
-		// No idle time is demanded: whoever took them does not drain any more.
-		messages, _, err = q.client.XAutoClaim(ctx, &redis.XAutoClaimArgs{
-			Stream: q.stream, Group: group, Consumer: q.consumer, Start: "0-0", Count: int64(n),
-		}).Result()
-		if err != nil || len(messages) > 0 {
-			return err
-		}
-		// A negative Block asks without waiting.
-		streams, err := q.client.XReadGroup(ctx, &redis.XReadGroupArgs{
-			Streams: []string{q.stream, ">"}, Group: group, Consumer: q.consumer, Count: int64(n), Block: -1,
-		}).Result()
-		if errors.Is(err, redis.Nil) {
-			return nil
-		}
-		if len(streams) > 0 {
-			messages = streams[0].Messages
-		}
+// read returns the oldest entries after the one with the given id ("0-0": from the
+// beginning): at most n, and no more than so many bytes of them, but at least one. They
+// stay where they are until they are removed.
+func (q *Queue) read(ctx context.Context, after string, n, bytes int) ([]entry, error) {
+	var found []any
+	err := q.call(ctx, "read", func(ctx context.Context) (err error) {
+		found, err = readScript.RunRO(ctx, q.client, q.keys[:1], after, n, bytes).Slice()
 		return err
 	})
-	entries := make([]entry, len(messages))
-	for i, message := range messages {
-		entries[i].id = message.ID
-		entries[i].text, _ = message.Values[eventField].(string)
-		entries[i].event, entries[i].err = audit.Decode([]byte(entries[i].text))
+	entries := make([]entry, len(found))
+	for i := range found {
+		pair, _ := found[i].([]any)
+		if len(pair) != 2 {
+			return nil, fmt.Errorf("queue: read: an entry without fields: %v", found[i])
+		}
+		e := &entries[i]
+		e.id, _ = pair[0].(string)
+		fields, _ := pair[1].([]any)
+		for j := 0; j+1 < len(fields); j += 2 {
+			switch text, _ := fields[j+1].(string); fields[j] {
+			case eventField:
+				e.text = text
+			case chainField:
+				e.chain = text
+			}
+		}
+		if e.event, e.err = audit.Decode([]byte(e.text)); e.err == nil {
+			e.chain = e.event.CorrelationID
+		}
 	}
 	return entries, err
 }
 
 // remove forgets entries that are stored.
 func (q *Queue) remove(ctx context.Context, entries []entry) error {
+	args := make([]any, 0, 2*len(entries))
+	for i := range entries {
+		args = append(args, entries[i].id, entries[i].chain)
+	}
 	return q.call(ctx, "remove", func(ctx context.Context) error {
-		_, err := q.client.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-			ids := make([]string, len(entries))
-			for i := range entries {
-				ids[i] = entries[i].id
-			}
-			tx.XAck(ctx, q.stream, group, ids...)
-			tx.XDel(ctx, q.stream, ids...)
-			return nil
-		})
-		return err
+		return none(removeScript.Run(ctx, q.client, q.keys[:2], args...).Err())
 	})
 }
 
-// bury moves an entry that can never be stored to the dead-letter stream.
+// bury moves an entry to the dead stream. The error wraps ErrDeadFull when there is no
+// room: in that stream, or in Redis.
 func (q *Queue) bury(ctx context.Context, e entry, reason error) error {
 	return q.call(ctx, "bury", func(ctx context.Context) error {
-		_, err := q.client.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-			tx.XAdd(ctx, &redis.XAddArgs{Stream: q.dead, Values: []string{eventField, e.text, "reason", reason.Error(), "entry", e.id}})
-			tx.XAck(ctx, q.stream, group, e.id)
-			tx.XDel(ctx, q.stream, e.id)
-			return nil
-		})
+		used, err := q.client.MemoryUsage(ctx, q.dead()).Result()
+		if none(err) != nil {
+			return err
+		}
+		if used > 0 && used+int64(len(e.text)) > q.deadBytes {
+			return ErrDeadFull
+		}
+		err = none(buryScript.Run(ctx, q.client, q.keys, e.id, e.chain, e.text, reason.Error()).Err())
+		if err != nil && strings.Contains(err.Error(), "OOM ") {
+			return fmt.Errorf("%w: %w", ErrDeadFull, err)
+		}
 		return err
 	})
 }
 
 // State is what waits.
 type State struct {
-	Depth  int64         // entries not stored yet
-	Oldest time.Duration // how long the oldest of them has waited; zero when there is none
-	Dead   int64         // entries in the dead-letter stream
+	Depth  int64     // entries not stored yet
+	Oldest time.Time // when the oldest of them was added; zero when there is none
+	Dead   int64     // entries in the dead-letter stream
 }
 
 // State looks at the streams.
-func (q *Queue) State(ctx context.Context, now time.Time) (State, error) {
+func (q *Queue) State(ctx context.Context) (State, error) {
 	var state State
 	err := q.call(ctx, "state", func(ctx context.Context) error {
-		var depth, dead *redis.IntCmd
-		var oldest *redis.XMessageSliceCmd
-		_, err := q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			depth, dead = p.XLen(ctx, q.stream), p.XLen(ctx, q.dead)
-			oldest = p.XRangeN(ctx, q.stream, "-", "+", 1)
-			return nil
-		})
+		found, err := stateScript.RunRO(ctx, q.client, q.keys).Slice()
 		if err != nil {
 			return err
 		}
-		state.Depth, state.Dead = depth.Val(), dead.Val()
-		if len(oldest.Val()) > 0 {
-			// An id begins with the milliseconds of its time.
-			var ms int64
-			if _, err := fmt.Sscanf(oldest.Val()[0].ID, "%d-", &ms); err != nil {
-				return fmt.Errorf("entry id %q: %w", oldest.Val()[0].ID, err)
-			}
-			state.Oldest = max(0, now.Sub(time.UnixMilli(ms)))
+		state.Depth, _ = found[0].(int64)
+		state.Dead, _ = found[1].(int64)
+		if id, _ := found[2].(string); id != "" {
+			state.Oldest, err = added(id)
 		}
-		return nil
+		return err
 	})
 	return state, err
+}
+
+// added is when an entry was added: its id begins with the milliseconds.
+func added(id string) (time.Time, error) {
+	var ms int64
+	if _, err := fmt.Sscanf(id, "%d-", &ms); err != nil {
+		return time.Time{}, fmt.Errorf("entry id %q: %w", id, err)
+	}
+	return time.UnixMilli(ms), nil
 }
 
 // call bounds fn and says in the error what was done.

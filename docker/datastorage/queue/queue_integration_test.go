@@ -32,7 +32,7 @@ type store struct {
 
 func newStore() *store { return &store{changed: make(chan struct{}, 1000)} }
 
-func (s *store) Write(_ context.Context, events []audit.Event) ([]audit.Receipt, error) {
+func (s *store) WriteLate(_ context.Context, events []audit.Event) ([]audit.Receipt, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer func() { s.changed <- struct{}{} }()
@@ -79,14 +79,14 @@ func (o *observer) Observed(s queue.State) {
 
 // drain runs a drainer in the background; end stops it.
 func drain(t *testing.T, q *queue.Queue, s interface {
-	Write(context.Context, []audit.Event) ([]audit.Receipt, error)
+	WriteLate(context.Context, []audit.Event) ([]audit.Receipt, error)
 	Exclusive(context.Context, func(context.Context) error) (bool, error)
 }) (o *observer, end func()) {
 	t.Helper()
 	o = &observer{}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- queue.NewDrainer(q, s, o, slog.New(slog.DiscardHandler)).Run(ctx) }()
+	go func() { done <- queue.NewDrainer(q, s, o, slog.New(slog.DiscardHandler), 10*time.Second).Run(ctx) }()
 	var once sync.Once
 	end = func() {
 		once.Do(func() {
@@ -107,7 +107,7 @@ func empty(t *testing.T, q *queue.Queue) {
 	defer ticker.Stop()
 	deadline := time.After(20 * time.Second)
 	for {
-		state, err := q.State(t.Context(), time.Now())
+		state, err := q.State(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,12 +143,12 @@ func sameIDs(t *testing.T, got, want []audit.Event) {
 
 func TestStateTellsDepthAndAge(t *testing.T) {
 	_, q, _ := testenv.Redis(t)
-	if state, err := q.State(t.Context(), time.Now()); err != nil || state != (queue.State{}) {
+	if state, err := q.State(t.Context()); err != nil || state != (queue.State{}) {
 		t.Errorf("empty: got %+v, %v", state, err)
 	}
 	add(t, q, 3, "c-1")
-	state, err := q.State(t.Context(), time.Now().Add(time.Minute))
-	if err != nil || state.Depth != 3 || state.Oldest < 59*time.Second || state.Oldest > 2*time.Minute {
+	state, err := q.State(t.Context())
+	if err != nil || state.Depth != 3 || time.Since(state.Oldest) > time.Minute {
 		t.Errorf("got %+v, %v", state, err)
 	}
 }
@@ -173,9 +173,10 @@ func TestDrainKeepsTheOrderAcrossFailures(t *testing.T) {
 	}
 }
 
-func TestDrainFinishesWhatADeadConsumerBegan(t *testing.T) {
+func TestDrainFinishesWhatADeadInstanceBegan(t *testing.T) {
 	client, q, opts := testenv.Redis(t)
 	want := add(t, q, 10, "c-1")
+	// Versions before this one read by a group, whose entries stay with a dead consumer.
 	if err := client.XGroupCreateMkStream(t.Context(), opts.Stream, "datastorage", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +187,160 @@ func TestDrainFinishesWhatADeadConsumerBegan(t *testing.T) {
 	drain(t, q, s)
 	empty(t, q)
 	sameIDs(t, s.events, want)
+}
+
+func TestTheQueueKnowsWhichChainsWait(t *testing.T) {
+	client, q, opts := testenv.Redis(t)
+	waiting := func(want bool, correlations ...string) {
+		t.Helper()
+		if got, err := q.Waiting(t.Context(), correlations); err != nil || got != want {
+			t.Errorf("%v: got %v, %v", correlations, got, err)
+		}
+	}
+	waiting(false, "c-1")
+	add(t, q, 2, "c-1")
+	waiting(true, "c-0", "c-1")
+	waiting(false, "c-0")
+	s := newStore()
+	drain(t, q, s)
+	empty(t, q)
+	waiting(false, "c-1")
+	if keys, err := client.Exists(t.Context(), opts.Stream+":chains").Result(); err != nil || keys != 0 {
+		t.Errorf("something is left: %d, %v", keys, err)
+	}
+}
+
+// TestWhatTakesTooLongIsOvertaken has one entry that is always too slow, first of all, and
+// one of the same chain behind it.
+func TestWhatTakesTooLongIsOvertaken(t *testing.T) {
+	client, q, opts := testenv.Redis(t)
+	events := add(t, q, 50, "c-1", "c-2")
+	s := newStore()
+	s.fail = func(batch []audit.Event) error {
+		if slices.ContainsFunc(batch, func(e audit.Event) bool { return e.ID == events[0].ID }) {
+			return fmt.Errorf("%w: %w", audit.ErrUnavailable, audit.ErrTooSlow)
+		}
+		return nil
+	}
+	o, end := drain(t, q, s)
+	empty(t, q)
+	end()
+	var one, two []audit.Event
+	for i, e := range events[1:] {
+		if i%2 == 0 {
+			two = append(two, e)
+		} else {
+			one = append(one, e)
+		}
+	}
+	// Those behind it in its chain wait until it is set aside.
+	sameIDs(t, s.events, append(two, one...))
+	if o.drained != 49 || o.buried != 1 {
+		t.Errorf("got %+v", o)
+	}
+	var dead []queue.Dead
+	if err := q.ListDead(t.Context(), func(d queue.Dead) error { dead = append(dead, d); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(dead) != 1 || dead[0].EventID != events[0].ID || dead[0].CorrelationID != "c-1" || !strings.Contains(dead[0].Reason, "longer") || dead[0].Bytes == 0 {
+		t.Fatalf("got %+v", dead)
+	}
+	s.fail = nil
+	if found, err := q.Retry(t.Context(), dead[0].Entry); !found || err != nil {
+		t.Fatalf("got %v, %v", found, err)
+	}
+	if found, err := q.Retry(t.Context(), dead[0].Entry); found || err != nil {
+		t.Errorf("again: got %v, %v", found, err)
+	}
+	drain(t, queue.New(opts), s)
+	empty(t, q)
+	sameIDs(t, s.events[len(s.events)-1:], events[:1])
+	_ = client
+}
+
+func TestASlowStoreSetsNothingAside(t *testing.T) {
+	_, q, _ := testenv.Redis(t)
+	events := add(t, q, 20, "c-1", "c-2", "c-3")
+	s := newStore()
+	failures := 12
+	s.fail = func([]audit.Event) error {
+		if failures--; failures >= 0 {
+			return fmt.Errorf("%w: %w", audit.ErrUnavailable, audit.ErrTooSlow)
+		}
+		return nil
+	}
+	o, end := drain(t, q, s)
+	empty(t, q)
+	end()
+	if o.buried != 0 || len(s.events) != len(events) {
+		t.Errorf("got %d stored, %d set aside", len(s.events), o.buried)
+	}
+}
+
+func TestDrainReadsByBytes(t *testing.T) {
+	_, q, _ := testenv.Redis(t)
+	add(t, q, 300, "c-1")
+	large := []byte(`{"text":"` + strings.Repeat("x", 3<<20) + `"}`)
+	for range 6 {
+		if err := q.Add(t.Context(), []audit.Event{testenv.Event(t, "c-1", func(e *audit.Event) { e.Data = large })}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newStore()
+	most := 0
+	s.fail = func(batch []audit.Event) error {
+		bytes := 0
+		for _, e := range batch {
+			bytes += len(e.Data)
+		}
+		most = max(most, bytes)
+		return nil
+	}
+	_, end := drain(t, q, s)
+	empty(t, q)
+	end()
+	if most > 4<<20 || len(s.events) != 306 {
+		t.Errorf("a batch has %d bytes; %d stored", most, len(s.events))
+	}
+}
+
+// TestDeadLettersAreBounded has room for one of three.
+func TestDeadLettersAreBounded(t *testing.T) {
+	_, _, opts := testenv.Redis(t)
+	opts.DeadBytes = 1 << 20
+	q := queue.New(opts)
+	large := []byte(`{"text":"` + strings.Repeat("x", 700_000) + `"}`)
+	var bad []audit.Event
+	for range 3 {
+		bad = append(bad, testenv.Event(t, "c-1", func(e *audit.Event) { e.Data = large }))
+	}
+	if err := q.Add(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	good := add(t, q, 10, "c-1")
+	s := newStore()
+	s.fail = func(batch []audit.Event) error {
+		if slices.ContainsFunc(batch, func(e audit.Event) bool { return len(e.Data) > 1000 }) {
+			return fmt.Errorf("%w: value too long", audit.ErrRejected)
+		}
+		return nil
+	}
+	o, end := drain(t, q, s)
+	until := time.After(20 * time.Second)
+	for stored := 0; stored < len(good); {
+		select {
+		case <-s.changed:
+		case <-until:
+			t.Fatalf("%d stored", stored)
+		}
+		s.set(func() { stored = len(s.events) })
+	}
+	end()
+	sameIDs(t, s.events, good)
+	state, err := q.State(t.Context())
+	if err != nil || state.Dead != 1 || state.Depth != 2 || o.buried != 1 {
+		t.Errorf("got %+v, %v, %+v", state, err, o)
+	}
 }
 
 func TestDrainWaitsForTheInstanceThatDrains(t *testing.T) {
@@ -232,7 +387,7 @@ func TestDrainBuriesWhatCanNeverBeStored(t *testing.T) {
 
 func TestDrainFinishesTheBatchInHandWhenItEnds(t *testing.T) {
 	_, q, _ := testenv.Redis(t)
-	want := add(t, q, 20, "c-1")
+	want := add(t, q, 520, "c-1")
 	s := newStore()
 	var end func()
 	inHand, release := make(chan struct{}), make(chan struct{})
@@ -246,9 +401,9 @@ func TestDrainFinishesTheBatchInHandWhenItEnds(t *testing.T) {
 	go end()
 	close(release)
 	end()
-	sameIDs(t, s.events, want[:4])
-	if state, err := q.State(t.Context(), time.Now()); err != nil || state.Depth != 16 {
-		t.Errorf("got %+v, %v; want 16 left", state, err)
+	sameIDs(t, s.events, want[:500])
+	if state, err := q.State(t.Context()); err != nil || state.Depth != 20 {
+		t.Errorf("got %+v, %v; want 20 left", state, err)
 	}
 }
 
@@ -270,13 +425,12 @@ func TestDrainSurvivesTheLossOfTheStream(t *testing.T) {
 // of the events are stored already.
 func TestDrainIntoPostgres(t *testing.T) {
 	config := testenv.Migrated(t)
-	db, err := postgres.Open(config, 20*time.Second)
+	db, err := postgres.Open(config, postgres.Timeouts{Write: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
 	_, q, opts := testenv.Redis(t)
-	opts.Consumer = "other"
 	events := add(t, q, 300, "c-1", "c-2", "c-3")
 	// The answer to this write was lost, so that it was queued too.
 	if _, err := db.Write(t.Context(), events[:30]); err != nil {
@@ -290,8 +444,8 @@ func TestDrainIntoPostgres(t *testing.T) {
 		t.Fatalf("got %d events, %v", page.Total, err)
 	}
 	for c, correlation := range []string{"c-1", "c-2", "c-3"} {
-		if length, broken, err := db.VerifyChain(t.Context(), correlation); length != 100 || broken != nil || err != nil {
-			t.Errorf("%s: got length %d, break %+v, %v", correlation, length, broken, err)
+		if got, err := db.VerifyChain(t.Context(), correlation, audit.Link{}); got.Length != 100 || got.Broken != nil || err != nil {
+			t.Errorf("%s: got %+v, %v", correlation, got, err)
 		}
 		page, err := db.Find(t.Context(), postgres.Query{CorrelationID: correlation, Limit: 100})
 		if err != nil {
@@ -306,7 +460,7 @@ func TestDrainIntoPostgres(t *testing.T) {
 }
 
 func TestOnlyOneDrainsAtATime(t *testing.T) {
-	db, err := postgres.Open(testenv.Migrated(t), 20*time.Second)
+	db, err := postgres.Open(testenv.Migrated(t), postgres.Timeouts{})
 	if err != nil {
 		t.Fatal(err)
 	}

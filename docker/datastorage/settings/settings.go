@@ -3,19 +3,21 @@
 package settings
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"kubernaut.ai/e2e/docker/internal/config"
+	"kubernaut.ai/e2e/docker/internal/reload"
 )
 
 // Settings is the file. What it leaves out has the value of Default.
@@ -51,14 +53,31 @@ type TLS struct {
 
 // Database is PostgreSQL.
 type Database struct {
-	Host           string        `yaml:"host"`
-	Port           uint16        `yaml:"port"`
-	Name           string        `yaml:"name"`
-	User           string        `yaml:"user"`
-	PasswordFile   string        `yaml:"passwordFile"` // "" for no password
-	SSLMode        string        `yaml:"sslMode"`      // as in libpq
-	MaxConnections int32         `yaml:"maxConnections"`
-	Timeout        time.Duration `yaml:"timeout"` // of one call; a write that takes longer goes to the queue
+	Host         string        `yaml:"host"`
+	Port         uint16        `yaml:"port"`
+	Name         string        `yaml:"name"`
+	User         string        `yaml:"user"`
+	PasswordFile string        `yaml:"passwordFile"` // "" for no password
+	SSLMode      string        `yaml:"sslMode"`      // as in libpq
+	Timeout      time.Duration `yaml:"timeout"`      // of a sender's write; one that takes longer goes to the queue
+	DrainTimeout time.Duration `yaml:"drainTimeout"` // of a write from the queue; one that takes longer is set aside in the end
+	ReadTimeout  time.Duration `yaml:"readTimeout"`  // of a page
+	Server       Account       `yaml:"server"`       // what migrations let the server use; without a user they make none
+}
+
+// Account is a role of the database.
+type Account struct {
+	User         string `yaml:"user"`
+	PasswordFile string `yaml:"passwordFile"`
+}
+
+// Password reads the password's file.
+func (a Account) Password() (string, error) {
+	password, err := secret(a.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("database.server.passwordFile: %w", err)
+	}
+	return password, nil
 }
 
 // Redis holds the dead-letter queue.
@@ -68,8 +87,9 @@ type Redis struct {
 	Timeout      time.Duration `yaml:"timeout"`      // of one call
 }
 
-// Auth is how long access reviews are remembered.
+// Auth is what tokens must be for, and how long access reviews are remembered.
 type Auth struct {
+	Audience      string        `yaml:"audience"` // default data-storage-service
 	AllowCacheTTL time.Duration `yaml:"allowCacheTTL"`
 	DenyCacheTTL  time.Duration `yaml:"denyCacheTTL"`
 }
@@ -91,9 +111,9 @@ func Default() Settings {
 		},
 		// Three seconds are a hundred times what a write takes, and leave a sender
 		// that waits five time for the queue.
-		Database: Database{Port: 5432, SSLMode: "prefer", MaxConnections: 10, Timeout: 3 * time.Second},
+		Database: Database{Port: 5432, SSLMode: "prefer", Timeout: 3 * time.Second, DrainTimeout: 10 * time.Second, ReadTimeout: 5 * time.Second},
 		Redis:    Redis{Timeout: time.Second},
-		Auth:     Auth{AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
+		Auth:     Auth{Audience: "data-storage-service", AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
 		Logging:  Logging{Name: "info"},
 	}
 }
@@ -156,8 +176,12 @@ func (s *Settings) checkServer(found *config.Problems) {
 		fmt.Sprintf("less than server.writeTimeout (%s)", v.WriteTimeout))
 	found.Check(v.RequestTimeout > s.Database.Timeout+s.Redis.Timeout, "server.requestTimeout", v.RequestTimeout,
 		fmt.Sprintf("more than database.timeout and redis.timeout together (%s)", s.Database.Timeout+s.Redis.Timeout))
-	found.Check(v.MaxBodyBytes > 0, "server.maxBodyBytes", v.MaxBodyBytes, "more than 0")
+	found.Check(v.RequestTimeout > s.Database.ReadTimeout, "server.requestTimeout", v.RequestTimeout,
+		fmt.Sprintf("more than database.readTimeout (%s)", s.Database.ReadTimeout))
+	// The budget of what is in hand, and with it the pod's memory, is made for this.
+	found.Check(v.MaxBodyBytes > 0 && v.MaxBodyBytes <= 8<<20, "server.maxBodyBytes", v.MaxBodyBytes, "1 to 8388608")
 	found.Check((v.TLS.CertFile == "") == (v.TLS.KeyFile == ""), "server.tls", nil, "certFile and keyFile together, or neither")
+	found.Check(s.Auth.Audience != "", "auth.audience", s.Auth.Audience, "what senders' tokens are for, such as data-storage-service")
 	found.Check(s.Auth.AllowCacheTTL > 0, "auth.allowCacheTTL", s.Auth.AllowCacheTTL, "more than 0s")
 	found.Check(s.Auth.DenyCacheTTL > 0, "auth.denyCacheTTL", s.Auth.DenyCacheTTL, "more than 0s")
 }
@@ -167,9 +191,12 @@ func (s *Settings) checkDatabase(found *config.Problems) {
 	for field, text := range map[string]string{"host": v.Host, "name": v.Name, "user": v.User} {
 		found.Check(text != "", "database."+field, text, "a name")
 	}
+	found.Check((v.Server.User == "") == (v.Server.PasswordFile == ""), "database.server", nil, "user and passwordFile together, or neither")
+	found.Check(v.Server.User == "" || v.Server.User != v.User, "database.server.user", v.Server.User, "another role than database.user, which owns the tables")
 	found.Check(v.Port != 0, "database.port", v.Port, "1 to 65535")
-	found.Check(v.MaxConnections >= 2, "database.maxConnections", v.MaxConnections, "2 or more: the drain holds one")
 	found.Check(v.Timeout > 0, "database.timeout", v.Timeout, "more than 0s")
+	found.Check(v.DrainTimeout > v.Timeout, "database.drainTimeout", v.DrainTimeout, fmt.Sprintf("more than database.timeout (%s)", v.Timeout))
+	found.Check(v.ReadTimeout > 0, "database.readTimeout", v.ReadTimeout, "more than 0s")
 	switch v.SSLMode {
 	case "disable", "allow", "prefer", "require", "verify-ca", "verify-full":
 	default:
@@ -191,7 +218,7 @@ func (s *Settings) checkLogging(found *config.Problems) {
 }
 
 // Pool returns the configuration of the connections to PostgreSQL. It reads the
-// password's file.
+// password's file, again for connections that are made later.
 func (d Database) Pool() (*pgxpool.Config, error) {
 	password, err := secret(d.PasswordFile)
 	if err != nil {
@@ -204,7 +231,11 @@ func (d Database) Pool() (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	pool.ConnConfig.Password = password
-	pool.MaxConns = d.MaxConnections
+	renewed := reload.Secret(d.PasswordFile)
+	pool.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) (err error) {
+		c.Password, err = renewed()
+		return err
+	}
 	return pool, nil
 }
 
@@ -214,14 +245,19 @@ func quoted(text string) string {
 }
 
 // Client returns a client of Redis; it connects when it is used. It reads the
-// password's file. The caller closes it.
+// password's file, again for connections that are made later. The caller closes it.
 func (r Redis) Client() (*redis.Client, error) {
 	password, err := secret(r.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("redis.passwordFile: %w", err)
 	}
+	renewed := reload.Secret(r.PasswordFile)
 	return redis.NewClient(&redis.Options{
 		Addr: r.Addr, Password: password, ContextTimeoutEnabled: true,
+		CredentialsProviderContext: func(context.Context) (user, password string, err error) {
+			password, err = renewed()
+			return "", password, err
+		},
 		DialTimeout: r.Timeout, ReadTimeout: r.Timeout, WriteTimeout: r.Timeout,
 		// One retry finds a connection that broke while it was idle; more would
 		// only use up the sender's time.
@@ -234,21 +270,14 @@ func (t TLS) Config() (*tls.Config, error) {
 	if t.CertFile == "" {
 		return nil, nil
 	}
-	certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	config, err := reload.TLS(t.CertFile, t.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("server.tls: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, nil
+	return config, nil
 }
 
 // secret reads a mounted secret without the line break that editors add.
 func secret(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimRight(string(data), "\r\n"), nil
+	return reload.Secret(path)()
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -46,7 +47,11 @@ func TestLoadRefuses(t *testing.T) {
 		"no time to answer":           {"server: {requestTimeout: 20s, writeTimeout: 20s}", "server.requestTimeout: 20s not allowed; allowed: less than server.writeTimeout (20s)"},
 		"no time for both stores":     {"server: {requestTimeout: 3s}", "server.requestTimeout: 3s not allowed; allowed: more than database.timeout and redis.timeout together (4s)"},
 		"half of TLS":                 {"server: {tls: {certFile: x}}", "server.tls: not allowed; allowed: certFile and keyFile together"},
-		"one connection":              {"database: {maxConnections: 1}", "database.maxConnections: 1 not allowed"},
+		"no more time for the drain":  {"database: {drainTimeout: 3s}", "database.drainTimeout: 3s not allowed; allowed: more than database.timeout (3s)"},
+		"no time for a page":          {"server: {requestTimeout: 5s}", "server.requestTimeout: 5s not allowed; allowed: more than database.readTimeout (5s)"},
+		"more than fits into the pod": {"server: {maxBodyBytes: 16777216}", "server.maxBodyBytes: 16777216 not allowed"},
+		"half of an account":          {"database: {server: {user: x}}", "database.server: not allowed; allowed: user and passwordFile together"},
+		"the owner as the server":     {"database: {user: x, server: {user: x, passwordFile: f}}", `database.server.user: "x" not allowed; allowed: another role`},
 		"an unknown mode":             {"database: {sslMode: maybe}", `database.sslMode: "maybe" not allowed`},
 		"an unknown level":            {"logging: {level: loud}", `logging.level: "loud" not allowed; allowed: debug, info, warn or error`},
 		"a negative delay":            {"server: {drainDelay: -1s}", "server.drainDelay: -1s not allowed"},
@@ -81,8 +86,8 @@ func TestPoolReadsThePasswordAndQuotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := pool.ConnConfig
-	if c.Host != "postgresql" || c.Database != `odd ' \ name` || c.User != "user name" || c.Password != "s3cret'" || pool.MaxConns != 10 {
-		t.Errorf("got %s %s %s, %d connections", c.Host, c.Database, c.User, pool.MaxConns)
+	if c.Host != "postgresql" || c.Database != `odd ' \ name` || c.User != "user name" || c.Password != "s3cret'" {
+		t.Errorf("got %s %s %s", c.Host, c.Database, c.User)
 	}
 	d.PasswordFile = filepath.Join(t.TempDir(), "missing")
 	if _, err := d.Pool(); err == nil || !strings.Contains(err.Error(), "database.passwordFile: open ") {
@@ -110,4 +115,34 @@ func TestTLSNamesTheFile(t *testing.T) {
 	if _, err := (TLS{CertFile: "/nowhere/tls.crt", KeyFile: "/nowhere/tls.key"}).Config(); err == nil || !strings.Contains(err.Error(), "server.tls: open /nowhere/tls.crt") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestARenewedPasswordIsUsed: for connections that are made after it was renewed.
+func TestARenewedPasswordIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := file(t, "password", "old")
+		d, r := Default().Database, Default().Redis
+		d.Host, d.Name, d.User, d.PasswordFile, r.Addr, r.PasswordFile = "postgresql", "a", "u", path, "redis:6379", path
+		pool, err := d.Pool()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := r.Client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		for _, want := range []string{"old", "new"} {
+			if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(time.Minute)
+			if err := pool.BeforeConnect(t.Context(), pool.ConnConfig); err != nil || pool.ConnConfig.Password != want {
+				t.Errorf("PostgreSQL: got %q, %v, want %q", pool.ConnConfig.Password, err, want)
+			}
+			if _, got, err := client.Options().CredentialsProviderContext(t.Context()); err != nil || got != want {
+				t.Errorf("Redis: got %q, %v, want %q", got, err, want)
+			}
+		}
+	})
 }

@@ -101,13 +101,13 @@ func Redis(t testing.TB) (*redis.Client, *queue.Queue, queue.Options) {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: require(t, "E2E_TEST_REDIS_ADDR"), ContextTimeoutEnabled: true})
 	opts := queue.Options{
-		Client: client, Consumer: "test", Timeout: 5 * time.Second,
+		Client: client, Timeout: 5 * time.Second,
 		Stream: "test:" + uuid.NewString(), DeadStream: "test:dead:" + uuid.NewString(),
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), cleanupTimeout)
 		defer cancel()
-		if err := client.Del(ctx, opts.Stream, opts.DeadStream).Err(); err != nil {
+		if err := client.Del(ctx, opts.Stream, opts.Stream+":chains", opts.DeadStream).Err(); err != nil {
 			t.Error(err)
 		}
 		if err := client.Close(); err != nil {

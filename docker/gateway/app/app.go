@@ -3,7 +3,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +36,7 @@ import (
 	"kubernaut.ai/e2e/docker/internal/health"
 	"kubernaut.ai/e2e/docker/internal/lifecycle"
 	"kubernaut.ai/e2e/docker/internal/problem"
+	"kubernaut.ai/e2e/docker/internal/reload"
 	"kubernaut.ai/e2e/docker/internal/request"
 )
 
@@ -148,15 +148,15 @@ func connect(cfg *rest.Config) (cluster, error) {
 	return cluster{cfg, objects, reviews, meta}, nil
 }
 
-// dataStorageClients returns an HTTP client that sends the Gateway's own token, whose
+// dataStorageClients returns an HTTP client that sends the token for DataStorage, whose
 // file client-go reads again before it expires, and one for probes, which need none.
-func dataStorageClients(cfg DataStorageConfig, cluster *rest.Config) (writes, probes *http.Client, err error) {
+func dataStorageClients(cfg DataStorageConfig) (writes, probes *http.Client, err error) {
 	trust := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: cfg.CAFile}, UserAgent: "gateway"}
 	if probes, err = rest.HTTPClientFor(trust); err != nil {
 		return nil, nil, fmt.Errorf("datastorage.caFile: %w", err)
 	}
 	known := rest.CopyConfig(trust)
-	known.BearerToken, known.BearerTokenFile = cluster.BearerToken, cluster.BearerTokenFile
+	known.BearerTokenFile = cfg.TokenFile
 	writes, err = rest.HTTPClientFor(known)
 	return writes, probes, err
 }
@@ -164,7 +164,7 @@ func dataStorageClients(cfg DataStorageConfig, cluster *rest.Config) (writes, pr
 // assemble makes the parts, innermost first.
 func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App, error) {
 	set := metrics.New()
-	writes, probes, err := dataStorageClients(cfg.DataStorage, cluster.config)
+	writes, probes, err := dataStorageClients(cfg.DataStorage)
 	if err != nil {
 		return nil, err
 	}
@@ -173,10 +173,13 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		return nil, err
 	}
 	buffer := cfg.DataStorage.Buffer
-	trail := audit.NewTrail(audit.Options{
+	trail, err := audit.NewTrail(audit.Options{
 		Store: store, Log: log, Dropped: set.Dropped,
-		Size: buffer.Size, BatchSize: buffer.BatchSize, FlushInterval: buffer.FlushInterval,
+		Size: buffer.Size, BatchSize: buffer.BatchSize, FlushInterval: buffer.FlushInterval, Dir: buffer.Dir,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("datastorage.buffer.dir: %w", err)
+	}
 	guard := kube.NewGuard(set.Breaker)
 	objects := kube.Guarded(cluster.objects, guard)
 	kinds := kube.NewKinds(cluster.reviews.Discovery().RESTClient(), cluster.metadata, guard)
@@ -188,22 +191,26 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 	reviewer := access.New(access.Options{
 		Client:     cluster.reviews,
 		Attributes: authorizationv1.ResourceAttributes{Namespace: opts.Namespace, Resource: "services", Name: serviceName},
+		Audience:   cfg.Auth.Audience,
+		Issuer:     access.Issuer(cluster.config),
 		AllowTTL:   cfg.Auth.AllowCacheTTL,
 		DenyTTL:    cfg.Auth.DenyCacheTTL,
 	})
+	book := remediation.NewBook(objects, opts.Namespace, timeout)
 	api := httpapi.New(httpapi.Options{
 		Log:     log,
 		Metrics: set,
 		Intake: &intake.Intake{
 			Owners: owner.NewResolver(objects, kinds, timeout), Scope: managed,
-			Book:  remediation.NewBook(objects, opts.Namespace, timeout),
-			Trail: trail, Metrics: set,
+			Book: book, Trail: trail, Metrics: set,
 		},
+		Memory:        intake.NewMemory(),
 		Alerts:        &prometheus.Parser{Targets: target.New(cfg.Targets), Clusters: cfg.Clusters},
 		Events:        &kubernetesevent.Parser{Clusters: cfg.Clusters},
 		Authenticate:  reviewer.Middleware(func(*http.Request) string { return "create" }),
 		CORS:          cfg.CORS.options(),
 		MaxConcurrent: cfg.Server.MaxConcurrentRequests,
+		BodyMemory:    cfg.Server.BodyMemory,
 		Timeout:       timeout,
 		Now:           time.Now,
 	})
@@ -227,7 +234,8 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		},
 		DrainDelay:      cfg.Server.DrainDelay,
 		ShutdownTimeout: max(timeout, shutdownTimeout),
-		Hooks:           []lifecycle.Hook{{Name: "audit", Run: trail.Flush}},
+		// Work goes on when its sender has gone, and is audited at its end.
+		Hooks: []lifecycle.Hook{{Name: "reports", Run: book.Wait}, {Name: "audit", Run: trail.Flush}},
 	}
 	return a, nil
 }
@@ -261,11 +269,9 @@ func (a *App) bind(cfg ServerConfig, log *slog.Logger, api http.Handler, state *
 		IdleTimeout:  cfg.IdleTimeout,
 	}
 	if cfg.TLS.CertFile != "" {
-		certificate := &certificate{certFile: cfg.TLS.CertFile, keyFile: cfg.TLS.KeyFile}
-		if _, err := certificate.get(nil); err != nil {
-			return err
+		if server.TLSConfig, err = reload.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile); err != nil {
+			return fmt.Errorf("server.tls: %w", err)
 		}
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.get}
 	}
 	a.api, err = lifecycle.Bind("api", cfg.ListenAddr, server, log)
 	return err

@@ -238,16 +238,18 @@ func (b *safeBuffer) String() string {
 func start(t *testing.T, store *storage) *gateway {
 	t.Helper()
 	p := newProxy(t)
-	file := t.TempDir() + "/token"
-	if err := os.WriteFile(file, []byte(token(t, gatewayNamespace, "gateway")), 0o600); err != nil {
-		t.Fatal(err)
+	file, storageFile := t.TempDir()+"/token", t.TempDir()+"/token"
+	for file, text := range map[string]string{file: token(t, gatewayNamespace, "gateway"), storageFile: token(t, gatewayNamespace, "gateway", "data-storage-service")} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	log := &safeBuffer{}
 	a, err := New(Options{
 		ConfigFile: write(t, fmt.Sprintf(`
 server: {listenAddr: '127.0.0.1:0', healthAddr: '127.0.0.1:0', metricsAddr: '127.0.0.1:0', maxConcurrentRequests: 1000, drainDelay: 300ms}
-datastorage: {url: %s, buffer: {flushInterval: 50ms}}
-`, store.URL)),
+datastorage: {url: %s, tokenFile: %s, buffer: {flushInterval: 50ms, dir: %s}}
+`, store.URL, storageFile, t.TempDir())),
 		Namespace: gatewayNamespace, Pod: "gateway-" + uuid.NewString()[:4], Log: log,
 		Cluster: &rest.Config{
 			Host: "https://" + p.addr, BearerTokenFile: file,
@@ -324,7 +326,7 @@ func newWorld(t *testing.T, labels map[string]string) *world {
 	w := &world{client: c, namespace: kubetest.Namespace(t, c, labels), account: fmt.Sprint("sender-", senders.Add(1))}
 	w.create(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: w.account}})
 	w.deployment(t, "web")
-	w.token = token(t, w.namespace, w.account)
+	w.token = token(t, w.namespace, w.account, "gateway-service")
 	return w
 }
 
@@ -503,6 +505,7 @@ func TestWhoMaySend(t *testing.T) {
 	}{
 		"nobody":           {"", http.StatusUnauthorized},
 		"a broken token":   {"abc", http.StatusUnauthorized},
+		"for the cluster":  {token(t, w.namespace, w.account), http.StatusUnauthorized},
 		"another audience": {token(t, w.namespace, w.account, "somebody-else"), http.StatusUnauthorized},
 		"not allowed":      {w.token, http.StatusForbidden},
 	} {

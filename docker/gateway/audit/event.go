@@ -3,6 +3,9 @@
 package audit
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -73,6 +76,59 @@ const (
 	StatusDuplicate = "duplicate"
 	StatusFailed    = "failed"
 )
+
+const (
+	// maxPayload is how much of a payload an event holds. The remediation request has
+	// all of it.
+	maxPayload = 8 << 10
+	// maxTexts is how much of the labels, and of the annotations, an event holds.
+	maxTexts = 8 << 10
+	// cutMark ends what was cut.
+	cutMark = "… (cut)"
+)
+
+// cut returns the event with its texts cut to what the trail needs. A new problem makes
+// two events; the payload is in the first.
+func (e Event) cut() Event {
+	if e.Type == RequestCreated {
+		e.Data.OriginalPayload = ""
+	}
+	e.Data.OriginalPayload = cut(e.Data.OriginalPayload, maxPayload)
+	e.Data.ErrorDetails = cut(e.Data.ErrorDetails, maxPayload)
+	e.Data.SignalLabels = cutAll(e.Data.SignalLabels)
+	e.Data.SignalAnnotations = cutAll(e.Data.SignalAnnotations)
+	return e
+}
+
+// cut returns at most n bytes of a text.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n-len(cutMark)], "") + cutMark
+}
+
+// cutAll returns texts of at most maxTexts together: whole ones in the order of their
+// keys, then one that is cut.
+func cutAll(texts map[string]string) map[string]string {
+	n := 0
+	for key, text := range texts {
+		n += len(key) + len(text)
+	}
+	if n <= maxTexts {
+		return texts
+	}
+	kept, left := map[string]string{}, maxTexts
+	for _, key := range slices.Sorted(maps.Keys(texts)) {
+		room := left - len(key)
+		if room < len(cutMark) {
+			break
+		}
+		kept[key] = cut(texts[key], room)
+		left = room - len(kept[key])
+	}
+	return kept
+}
 
 // size estimates the bytes that an event takes, in memory as well as on the way.
 func (e Event) size() int {

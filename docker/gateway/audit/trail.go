@@ -5,18 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
 	"kubernaut.ai/e2e/docker/gateway/metrics"
+	"kubernaut.ai/e2e/docker/internal/panics"
 )
 
 const (
-	// maxBytes bounds the buffer besides its number of events: ten thousand events
-	// with the largest payload would be 2.5 GB in a pod that may use 256 MiB.
-	maxBytes = 64 << 20
+	// maxBytes bounds the buffer besides its number of events. Ten thousand events of
+	// alerts as kube-prometheus writes them are about 30 MB.
+	maxBytes = 32 << 20
+	// greed bounds what one sender may take of the buffer: so many times what is free. One
+	// alone gets four fifths of it, and leaves others a fifth; of two each gets four ninths.
+	// (Choudhury and Hahne's dynamic threshold for shared buffers.)
+	greed = 4
 	// maxBatchBytes stays below the 5 MiB that DataStorage takes, with room for
 	// what JSON adds.
 	maxBatchBytes = 2 << 20
@@ -47,6 +53,7 @@ type Options struct {
 	Size          int                              // events that may wait; more are dropped
 	BatchSize     int                              // events sent at once, at most
 	FlushInterval time.Duration                    // how long an event waits for others
+	Dir           string                           // where what waits outlives the process; empty for memory only
 }
 
 // Trail buffers events and sends them in their order. It is safe for concurrent use.
@@ -54,38 +61,96 @@ type Trail struct {
 	Options
 
 	mu    sync.Mutex
-	queue []Event
-	bytes int
-	full  bool // the last event found no room
+	queue []entry
+	total share
+	held  map[string]share // by sender
+	spool *spool           // nil without a directory
+	full  bool             // the last event found no room
+	torn  bool             // the last event could not be written down
 	ripe  chan struct{}
 }
 
-// NewTrail returns a trail that holds nothing. Run sends what it gets.
-func NewTrail(opts Options) *Trail {
-	return &Trail{Options: opts, ripe: make(chan struct{}, 1)}
+// entry is an event that waits.
+type entry struct {
+	Event
+	size int
+	file *segment // that it is written down in, or nil
 }
 
-// Record takes events, and never blocks. When there is no room they are dropped:
-// what waits is older, and belongs to requests whose beginning would be missing.
+func newEntry(event Event, file *segment) entry { return entry{event, event.size(), file} }
+
+// share is what of the buffer is taken.
+type share struct{ events, bytes int }
+
+func (s share) plus(events, bytes int) share { return share{s.events + events, s.bytes + bytes} }
+
+// NewTrail returns a trail that holds what a process before this one left in
+// opts.Dir. Run sends what it gets.
+func NewTrail(opts Options) (*Trail, error) {
+	t := &Trail{Options: opts, held: map[string]share{}, ripe: make(chan struct{}, 1)}
+	if opts.Dir == "" {
+		return t, nil
+	}
+	var left []entry
+	var err error
+	if t.spool, left, err = openSpool(opts.Dir); err != nil {
+		return nil, err
+	}
+	for _, e := range left {
+		t.put(e)
+	}
+	if len(left) > 0 {
+		t.Log.Info("audit events of an earlier process are sent", "waiting", len(left))
+		t.signal()
+	}
+	return t, nil
+}
+
+// Record takes events, and never waits for the store. When they are written down they
+// outlive the process. When there is no room they are dropped: what waits is older, and
+// belongs to requests whose beginning would be missing. No sender can take all of the
+// room.
 func (t *Trail) Record(events ...Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, event := range events {
-		if len(t.queue) >= t.Size || t.bytes+event.size() > maxBytes {
+		event = event.cut()
+		e := newEntry(event, nil)
+		if !t.fits(e) {
 			t.Dropped(metrics.BufferFull, 1)
 			if !t.full {
-				t.Log.Error("audit buffer is full, events are dropped", "waiting", len(t.queue), "bytes", t.bytes)
+				t.Log.Error("audit buffer is full, events are dropped", "waiting", t.total.events, "bytes", t.total.bytes, "sender", event.Actor)
 			}
 			t.full = true
 			continue
 		}
 		t.full = false
-		t.queue = append(t.queue, event)
-		t.bytes += event.size()
+		if t.spool != nil {
+			var err error
+			if e.file, err = t.spool.add(event); (err != nil) != t.torn {
+				t.torn = err != nil
+				t.Log.Error("audit events wait in memory only", "now", t.torn, "error", err)
+			}
+		}
+		t.put(e)
 	}
 	if len(t.queue) >= t.BatchSize {
 		t.signal()
 	}
+}
+
+// fits reports whether there is room for an event, and its sender may have it.
+func (t *Trail) fits(e entry) bool {
+	held := t.held[e.Actor]
+	return t.total.events < t.Size && held.events < greed*(t.Size-t.total.events) &&
+		t.total.bytes+e.size <= maxBytes && held.bytes < greed*(maxBytes-t.total.bytes)
+}
+
+// put appends an event.
+func (t *Trail) put(e entry) {
+	t.queue = append(t.queue, e)
+	t.total = t.total.plus(1, e.size)
+	t.held[e.Actor] = t.held[e.Actor].plus(1, e.size)
 }
 
 // signal says that there is a batch to send.
@@ -105,6 +170,7 @@ func (t *Trail) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+			t.sync()
 		case <-t.ripe:
 		}
 		if err := t.sendAll(ctx); err != nil {
@@ -113,15 +179,35 @@ func (t *Trail) Run(ctx context.Context) error {
 	}
 }
 
-// Flush sends what is left. When ctx ends first the rest is given up, counted, and
-// told in the error. Run must have returned.
-func (t *Trail) Flush(ctx context.Context) error {
-	err := t.sendAll(ctx)
-	if err == nil {
-		return nil
+// sync makes what was written down outlive the machine as well.
+func (t *Trail) sync() {
+	if t.spool == nil {
+		return
 	}
 	t.mu.Lock()
+	file := t.spool.unsafe()
+	t.mu.Unlock()
+	if file == nil {
+		return
+	}
+	if err := file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) { // closed after it was synced
+		t.Log.Warn("audit spool", "error", err)
+	}
+}
+
+// Flush sends what is left. When ctx ends first the rest is given up, counted, and
+// told in the error; what is written down is sent by the next process in the same place,
+// if there is one. Run must have returned.
+func (t *Trail) Flush(ctx context.Context) error {
+	err := t.sendAll(ctx)
+	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.spool != nil {
+		err = errors.Join(err, t.spool.close())
+	}
+	if len(t.queue) == 0 {
+		return err
+	}
 	t.Dropped(metrics.Shutdown, len(t.queue))
 	return fmt.Errorf("%d audit events not sent: %w", len(t.queue), err)
 }
@@ -145,24 +231,33 @@ func (t *Trail) sendAll(ctx context.Context) error {
 func (t *Trail) head() []Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n, bytes := 0, 0
-	for n < len(t.queue) && n < t.BatchSize {
-		bytes += t.queue[n].size()
-		if n > 0 && bytes > maxBatchBytes {
+	var batch []Event
+	bytes := 0
+	for _, e := range t.queue[:min(len(t.queue), t.BatchSize)] {
+		if bytes += e.size; len(batch) > 0 && bytes > maxBatchBytes {
 			break
 		}
-		n++
+		batch = append(batch, e.Event)
 	}
-	return t.queue[:n:n]
+	return batch
 }
 
 // remove takes the n oldest events out of the buffer.
 func (t *Trail) remove(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range n {
-		t.bytes -= t.queue[i].size()
-		t.queue[i] = Event{} // lets go of the payload while the array lives on
+	for i, e := range t.queue[:n] {
+		t.total = t.total.plus(-1, -e.size)
+		t.held[e.Actor] = t.held[e.Actor].plus(-1, -e.size)
+		if t.held[e.Actor].events == 0 {
+			delete(t.held, e.Actor)
+		}
+		if e.file != nil {
+			if err := t.spool.done(e.file); err != nil {
+				t.Log.Warn("audit spool", "error", err)
+			}
+		}
+		t.queue[i] = entry{} // lets go of the payload while the array lives on
 	}
 	t.queue = t.queue[n:]
 	if len(t.queue) == 0 {
@@ -178,7 +273,7 @@ func (t *Trail) send(ctx context.Context, batch []Event) error {
 	tries := 0
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		tries++
-		err := t.Store.Write(ctx, batch)
+		err := panics.Catch(func() error { return t.Store.Write(ctx, batch) })
 		var refused *RefusedError
 		if errors.As(err, &refused) {
 			return struct{}{}, backoff.Permanent(err)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,5 +127,74 @@ func TestErrorsReachTheCaller(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		synctest.Wait()
+	})
+}
+
+func TestNothingIsDoneForACallerThatLeftBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{flights: map[string][][]int{}}
+		g := NewGroup(time.Minute, r.work)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i, want := range []bool{false, true} { // the first is being worked on, the second waits
+			wg.Go(func() {
+				_, err := g.Do(ctx, "a", i)
+				if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNotBegun) != want {
+					t.Errorf("call %d: got %v", i, err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if err := g.Wait(t.Context()); err != nil {
+			t.Errorf("got %v", err)
+		}
+		if flights := r.flights["a"]; len(flights) != 1 || !slices.Equal(flights[0], []int{0}) || len(g.queue) != 0 {
+			t.Errorf("got %v, %d keys left behind", flights, len(g.queue))
+		}
+	})
+}
+
+func TestWorkThatPanicsIsAnErrorOfItsCallersOnly(t *testing.T) {
+	g := NewGroup(time.Minute, func(_ context.Context, _ string, in []int) []Result[int] {
+		if in[0] == 0 {
+			panic("boom")
+		}
+		return make([]Result[int], len(in))
+	})
+	if _, err := g.Do(t.Context(), "a", 0); err == nil || !strings.Contains(err.Error(), "panicked: boom") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := g.Do(t.Context(), "a", 1); err != nil {
+		t.Errorf("the next: got %v", err)
+	}
+}
+
+// TestWhatACallerTookIsKeptUntilItsWorkEnds: a place among so many must bound the work,
+// not those who wait for it.
+func TestWhatACallerTookIsKeptUntilItsWorkEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{flights: map[string][][]int{}}
+		g := NewGroup(time.Minute, r.work)
+		var released atomic.Int64
+		ctx, done := Keep(t.Context(), func() { released.Add(1) })
+		ctx, inner := Keep(ctx, func() { released.Add(10) })
+		leaving, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		if _, err := g.Do(leaving, "a", 0); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+		inner()
+		done()
+		if n := released.Load(); n != 0 {
+			t.Errorf("released while the work goes on: %d", n)
+		}
+		if err := g.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := released.Load(); n != 11 {
+			t.Errorf("got %d, want both released once", n)
+		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/go-chi/cors"
 
+	"kubernaut.ai/e2e/docker/gateway/coalesce"
 	"kubernaut.ai/e2e/docker/gateway/intake"
 	"kubernaut.ai/e2e/docker/gateway/kubernetesevent"
 	"kubernaut.ai/e2e/docker/gateway/metrics"
@@ -20,14 +21,6 @@ import (
 	"kubernaut.ai/e2e/docker/internal/problem"
 	"kubernaut.ai/e2e/docker/internal/request"
 )
-
-// MaxBodyBytes is the largest body that is read. It is a sixth of what etcd stores
-// in one object, in which the body appears twice.
-const MaxBodyBytes = 256 << 10
-
-// busyRetryAfter is what a sender beyond the limit is told: most requests take
-// some ten milliseconds.
-const busyRetryAfter = time.Second
 
 // Taker stores signals.
 type Taker interface {
@@ -45,29 +38,40 @@ type Options struct {
 	Authenticate func(http.Handler) http.Handler
 	// CORS is nil when no origin is allowed.
 	CORS *cors.Options
-	// MaxConcurrent is how many requests are worked on at once; more get 429.
+	// Memory recognises notifications that come again.
+	Memory *intake.Memory
+	// MaxConcurrent is how many requests are worked on at once, until their work ends;
+	// more are told to come back: 503 for Alertmanager, 429 for others.
 	MaxConcurrent int
+	// BodyMemory is how many bytes of memory bodies may take together, with what is made
+	// of them; at least MinBodyMemory. More wait a moment and are then told to come back.
+	BodyMemory int64
 	// Timeout bounds the work on one request.
 	Timeout time.Duration
 	Now     func() time.Time
 }
 
 // api serves the routes.
-type api struct{ Options }
+type api struct {
+	Options
+	slots  chan struct{} // one for each request that is worked on
+	bodies *budget
+}
 
 // New returns the API's handler.
 func New(opts Options) http.Handler {
-	a := &api{opts}
+	a := &api{opts, make(chan struct{}, opts.MaxConcurrent), newBudget(opts.BodyMemory)}
 	router := chi.NewRouter()
 	router.Use(request.Middleware(opts.Log), a.measure)
 	if opts.CORS != nil {
 		router.Use(cors.Handler(*opts.CORS))
 	}
-	router.Use(a.limit, a.deadline)
+	router.Use(a.deadline)
 	router.NotFound(problem.NotFound)
 	router.MethodNotAllowed(problem.MethodNotAllowed(router))
 	router.Group(func(r chi.Router) {
-		r.Use(opts.Authenticate)
+		// Whom nobody knows takes no place from those who are known.
+		r.Use(opts.Authenticate, a.limit)
 		r.Post(metrics.EndpointPrometheus, a.handle(a.prometheus))
 		r.Post(metrics.EndpointEvent, a.handle(a.event))
 	})
@@ -88,41 +92,27 @@ func (a *api) measure(next http.Handler) http.Handler {
 	})
 }
 
-// limit answers 429 when too many requests are being worked on. It does not queue:
-// the sender's own queue has more patience than its connection.
-func (a *api) limit(next http.Handler) http.Handler {
-	slots := make(chan struct{}, a.MaxConcurrent)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-			next.ServeHTTP(w, r)
-		default:
-			p := problem.New(http.StatusTooManyRequests, "too-many-requests", "too many requests at once; try again")
-			p.RetryAfter = busyRetryAfter
-			problem.Write(w, r, p)
-		}
-	})
-}
-
-// deadline bounds the work on a request.
-func (a *api) deadline(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), a.Timeout)
-		defer cancel()
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
 // handle adapts an endpoint: it answers what the endpoint returns, or its error.
 func (a *api) handle(execute func(r *http.Request, body []byte, sent time.Time) (answer, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := a.Now()
+		ctx, delivery := a.Memory.Begin(r.Context())
 		answered, err := func() (answer, error) {
 			sent, err := timestamp(r.Header, now)
 			if err != nil {
 				return answer{}, err
 			}
+			if err := acceptable(r); err != nil {
+				return answer{}, err
+			}
+			free, err := a.bodies.take(ctx, r.ContentLength)
+			if err != nil {
+				return answer{}, overloaded(r, "too much is being worked on").Because(err)
+			}
+			var done func()
+			ctx, done = coalesce.Keep(ctx, free)
+			defer done()
+			r := r.WithContext(ctx)
 			body, err := read(w, r)
 			if err != nil {
 				return answer{}, err
@@ -130,11 +120,11 @@ func (a *api) handle(execute func(r *http.Request, body []byte, sent time.Time) 
 			return execute(r, body, sent)
 		}()
 		if err != nil {
-			p := asProblem(err)
 			a.count(err)
-			problem.Write(w, r, p)
+			problem.Write(w, r, asProblem(err))
+			delivery.End(false)
 			return
 		}
-		answered.write(w, r)
+		delivery.End(answered.write(w, r) && waits(ctx))
 	}
 }

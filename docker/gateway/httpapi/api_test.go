@@ -14,7 +14,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-chi/cors"
@@ -22,6 +24,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"kubernaut.ai/e2e/docker/gateway/coalesce"
 	"kubernaut.ai/e2e/docker/gateway/intake"
 	"kubernaut.ai/e2e/docker/gateway/kube"
 	"kubernaut.ai/e2e/docker/gateway/kubernetesevent"
@@ -65,7 +68,8 @@ func newAPI(take taker, change func(*Options)) *fixture {
 		Alerts:        &prometheus.Parser{Targets: target.New(target.DefaultRules()), Clusters: target.Clusters{Here: []string{"here"}, Taken: []string{"east"}}},
 		Events:        &kubernetesevent.Parser{Clusters: target.DefaultClusters()},
 		Authenticate:  func(next http.Handler) http.Handler { return next },
-		MaxConcurrent: 10, Timeout: 15 * time.Second, Now: func() time.Time { return now },
+		MaxConcurrent: 10, BodyMemory: MinBodyMemory, Memory: intake.NewMemory(),
+		Timeout: 15 * time.Second, Now: func() time.Time { return now },
 	}
 	if change != nil {
 		change(&opts)
@@ -233,7 +237,7 @@ func TestRefusals(t *testing.T) {
 		"accepted without a type":      {prometheusPath, alert("web-1"), http.Header{"Content-Type": nil}, 201, "", ""},
 		"accepted with a charset":      {prometheusPath, alert("web-1"), header("Content-Type", "application/json; charset=utf-8"), 201, "", ""},
 		"a body of the largest size":   {prometheusPath, limit, nil, 201, "", ""},
-		"one byte more":                {prometheusPath, limit + " ", nil, 413, "payload-too-large", "262144 bytes"},
+		"one byte more":                {prometheusPath, limit + " ", nil, 413, "payload-too-large", "2097152 bytes; set max_alerts: 1000"},
 		"another type":                 {prometheusPath, alert("web-1"), header("Content-Type", "text/plain"), 415, "unsupported-media-type", "application/json"},
 		"no type at all":               {prometheusPath, alert("web-1"), header("Content-Type", ";"), 415, "unsupported-media-type", ""},
 		"compressed":                   {prometheusPath, alert("web-1"), header("Content-Encoding", "gzip"), 415, "unsupported-media-type", "compressed"},
@@ -464,15 +468,165 @@ func TestLimit(t *testing.T) {
 		<-inside
 	}
 	answer, doc := f.post(t, prometheusPath, alert("web-1"), nil)
-	checkProblem(t, answer, doc, 429, "too-many-requests", prometheusPath)
+	checkProblem(t, answer, doc, 503, "overloaded", prometheusPath) // Alertmanager drops what is answered 429
 	if answer.Header.Get("Retry-After") != "1" {
 		t.Errorf("got Retry-After %q", answer.Header.Get("Retry-After"))
 	}
+	answer, doc = f.post(t, eventPath, event, nil)
+	checkProblem(t, answer, doc, 429, "too-many-requests", eventPath)
 	close(leave)
 	for range 2 {
 		if status := <-answers; status != http.StatusCreated {
 			t.Errorf("one within the limit: got %d", status)
 		}
+	}
+}
+
+// TestTheLimitIsOneOfWork: senders that leave do not make room for more work.
+func TestTheLimitIsOneOfWork(t *testing.T) {
+	var working atomic.Int64
+	leave := make(chan struct{})
+	work := coalesce.NewGroup(time.Minute, func(context.Context, string, []signal.Signal) []coalesce.Result[intake.Receipt] {
+		working.Add(1)
+		<-leave
+		return make([]coalesce.Result[intake.Receipt], 1)
+	})
+	f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+		return work.Do(ctx, s.Target.Name, s)
+	},
+		func(o *Options) { o.MaxConcurrent, o.Timeout = 2, 20*time.Millisecond })
+	codes := map[int]int{}
+	for i := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, prometheusPath, strings.NewReader(alert(fmt.Sprint("web-", i))))
+		answer, _ := f.do(t, r)
+		codes[answer.StatusCode]++
+		cancel()
+	}
+	if n := working.Load(); n != 2 || codes[503] != 18 {
+		t.Errorf("got %d pieces of work at once, answers %v", n, codes)
+	}
+	close(leave)
+	if err := work.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := f.post(t, prometheusPath, alert("web-1"), nil); answer.StatusCode != http.StatusOK {
+		t.Errorf("afterwards: got %d", answer.StatusCode)
+	}
+}
+
+// TestBodiesAreBoundedBeforeTheyAreRead: what is beyond the budget is not read at all,
+// a body of unknown length counts as the largest, and small ones have a lane of their own.
+func TestBodiesAreBoundedBeforeTheyAreRead(t *testing.T) {
+	for name, length := range map[string]int64{"as long as it says": MaxBodyBytes, "of unknown length": -1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inside, leave := make(chan struct{}), make(chan struct{})
+				f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+					if s.Target.Name == "large" {
+						inside <- struct{}{}
+						<-leave
+					}
+					return created(ctx, s)
+				}, nil)
+				large := alert("large")
+				large += strings.Repeat(" ", MaxBodyBytes-len(large))
+				send := func(read *countingReader) *http.Response {
+					r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, prometheusPath, read)
+					r.ContentLength = length
+					answer, _ := f.do(t, r)
+					return answer
+				}
+				first := make(chan *http.Response)
+				go func() { first <- send(&countingReader{r: strings.NewReader(large)}) }()
+				<-inside
+				second := &countingReader{r: strings.NewReader(large)}
+				if answer := send(second); answer.StatusCode != 503 || second.n != 0 {
+					t.Errorf("beyond the budget: got %d after %d bytes", answer.StatusCode, second.n)
+				}
+				if answer, _ := f.post(t, prometheusPath, alert("small"), nil); answer.StatusCode != http.StatusCreated {
+					t.Errorf("a small body: got %d", answer.StatusCode)
+				}
+				third := make(chan *http.Response)
+				go func() {
+					answer, _ := f.post(t, prometheusPath, strings.Replace(large, "large", "later", 1), nil)
+					third <- answer
+				}()
+				synctest.Wait() // it waits for room
+				close(leave)
+				if answer := <-third; answer.StatusCode != http.StatusCreated {
+					t.Errorf("one that waited: got %d", answer.StatusCode)
+				}
+				if answer := <-first; answer.StatusCode != http.StatusCreated {
+					t.Errorf("the first: got %d", answer.StatusCode)
+				}
+			})
+		})
+	}
+}
+
+// countingReader counts what is read of it.
+type countingReader struct {
+	r io.Reader
+	n int
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += n
+	return n, err
+}
+
+// TestATooLargeBodyIsNotRead: its length is enough to refuse it.
+func TestATooLargeBodyIsNotRead(t *testing.T) {
+	f, body := newAPI(created, nil), &countingReader{r: strings.NewReader(strings.Repeat("x", MaxBodyBytes+1))}
+	r := httptest.NewRequest(http.MethodPost, prometheusPath, body)
+	r.ContentLength = MaxBodyBytes + 1
+	answer, doc := f.do(t, r)
+	checkProblem(t, answer, doc, 413, "payload-too-large", prometheusPath)
+	if body.n != 0 || !strings.Contains(f.scrape(t), `gateway_signals_rejected_total{reason="too_large"} 1`) {
+		t.Errorf("read %d bytes", body.n)
+	}
+}
+
+// TestWhatOneObjectMeetsIsItsOwn: an alert that will never be stored does not make
+// Alertmanager send all others again for ever.
+func TestWhatOneObjectMeetsIsItsOwn(t *testing.T) {
+	internal := apierrors.NewInternalError(errors.New("webhook"))
+	for name, c := range map[string]struct {
+		err    error
+		bodies string
+		status int
+	}{
+		"refused by a quota":                {&remediation.RefusedError{}, alert("a", "b"), 207},
+		"500 beside others that are stored": {internal, alert("a", "b"), 207},
+		"500 alone":                         {internal, alert("b", "b"), 500},
+		"trouble beside others":             {context.DeadlineExceeded, alert("a", "b"), 504},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+				if s.Target.Name == "b" {
+					return intake.Receipt{}, c.err
+				}
+				return created(ctx, s)
+			}, nil)
+			if answer, doc := f.post(t, prometheusPath, c.bodies, nil); answer.StatusCode != c.status {
+				t.Errorf("got %d %v, want %d", answer.StatusCode, doc, c.status)
+			}
+		})
+	}
+}
+
+func TestAnAlertThatPanicsIsItsOwn(t *testing.T) {
+	f := newAPI(func(ctx context.Context, s signal.Signal) (intake.Receipt, error) {
+		if s.Target.Name == "b" {
+			panic("boom")
+		}
+		return created(ctx, s)
+	}, nil)
+	answer, doc := f.post(t, prometheusPath, alert("a", "b"), nil)
+	if answer.StatusCode != http.StatusMultiStatus || doc["summary"].(map[string]any)["failed"] != 1.0 || strings.Contains(fmt.Sprint(doc), "boom") {
+		t.Errorf("got %d %v", answer.StatusCode, doc)
 	}
 }
 

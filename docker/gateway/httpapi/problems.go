@@ -12,6 +12,7 @@ import (
 	"kubernaut.ai/e2e/docker/gateway/kube"
 	"kubernaut.ai/e2e/docker/gateway/metrics"
 	"kubernaut.ai/e2e/docker/gateway/owner"
+	"kubernaut.ai/e2e/docker/gateway/remediation"
 	"kubernaut.ai/e2e/docker/gateway/signal"
 	"kubernaut.ai/e2e/docker/internal/problem"
 )
@@ -28,11 +29,11 @@ func asProblem(err error) error {
 	var invalid *signal.Invalid
 	var stale *signal.Stale
 	var unknown *owner.UnknownKindError
-	var tooLarge *http.MaxBytesError
 	var unread *bodyError
 	var unavailable *kube.UnavailableError
+	var refused *remediation.RefusedError
 	switch {
-	case errors.As(err, &known), errors.As(err, &tooLarge):
+	case errors.As(err, &known):
 		return err
 	case errors.As(err, &invalid) && invalid.Field == "":
 		return problem.New(http.StatusBadRequest, "malformed-body", invalid.Error())
@@ -42,6 +43,9 @@ func asProblem(err error) error {
 		return problem.New(http.StatusBadRequest, "outside-replay-window", stale.Error())
 	case errors.As(err, &unknown):
 		return problem.New(http.StatusBadRequest, "invalid-signal", unknown.Error())
+	case errors.As(err, &refused):
+		return problem.New(http.StatusForbidden, "refused-by-cluster",
+			"the cluster's API does not take another remediation request: a quota or an admission policy forbids it").Because(err)
 	case errors.As(err, &unread) && !errors.Is(err, context.Canceled):
 		return problem.New(http.StatusBadRequest, "unreadable-body", "the body ended too early or came too slowly").Because(err)
 	case errors.As(err, &unavailable) && unavailable.CircuitOpen:
@@ -49,7 +53,7 @@ func asProblem(err error) error {
 	case errors.As(err, &unavailable):
 		return again(http.StatusServiceUnavailable, "api-server-unavailable", "the cluster's API cannot be reached", unavailable.RetryAfter, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return again(http.StatusGatewayTimeout, "timeout", "the cluster's API took too long; the signal may have been counted", time.Second, err)
+		return again(http.StatusGatewayTimeout, "timeout", "the cluster's API took too long; the signal may still be counted", time.Second, err)
 	case apierrors.IsRequestEntityTooLargeError(err):
 		return problem.New(http.StatusRequestEntityTooLarge, "payload-too-large", "the signal is larger than the cluster's API stores").Because(err)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsNotFound(err):
@@ -95,9 +99,21 @@ func (a *api) count(err error) {
 	}
 }
 
+// passing reports whether an alert of a group that ended in err may be stored when it
+// comes again. An error of the API server's that one object meets, while others of the
+// same group are stored, is that object's: to send all again would never end.
+func passing(err error, othersStored bool) bool {
+	var answer apierrors.APIStatus
+	if othersStored && errors.As(err, &answer) && answer.Status().Code == http.StatusInternalServerError {
+		return false
+	}
+	_, status := detail(err)
+	return status > http.StatusInternalServerError || status == http.StatusInternalServerError && !othersStored
+}
+
 // partly returns the problem of a webhook of which some alerts could not be stored
 // now. A 2xx would make Alertmanager forget them, so it is told to send all of them
-// again: those that are stored will be counted once more.
+// again.
 func partly(err error, failed, total int) error {
 	var p *problem.Problem
 	if !errors.As(asProblem(err), &p) {

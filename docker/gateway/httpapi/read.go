@@ -35,17 +35,35 @@ func timestamp(header http.Header, now time.Time) (time.Time, error) {
 	return time.Unix(seconds, 0), nil
 }
 
-// read returns the body of a request that says that it is JSON.
-func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// acceptable refuses a body for what its headers say, before any of it is read.
+func acceptable(r *http.Request) error {
 	if content := r.Header.Get("Content-Type"); content != "" {
 		if kind, _, err := mime.ParseMediaType(content); err != nil || kind != "application/json" {
-			return nil, unsupported("the body must be application/json", "Accept", "application/json")
+			return unsupported("the body must be application/json", "Accept", "application/json")
 		}
 	}
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil, unsupported("the body must not be compressed", "Accept-Encoding", "identity")
+		return unsupported("the body must not be compressed", "Accept-Encoding", "identity")
+	}
+	if r.ContentLength > MaxBodyBytes {
+		return tooLarge(r, &http.MaxBytesError{Limit: MaxBodyBytes})
+	}
+	return nil
+}
+
+// read returns the body of a request.
+func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength >= 0 { // in one piece: growing would take several times as much
+		body := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(r.Body, body); err != nil {
+			return nil, &bodyError{err}
+		}
+		return body, nil
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
+	if large := tooLarge(r, err); large != nil {
+		return nil, large
+	}
 	if err != nil {
 		return nil, &bodyError{err}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,7 @@ import (
 	"kubernaut.ai/e2e/docker/gateway/prometheus"
 	"kubernaut.ai/e2e/docker/gateway/scope"
 	"kubernaut.ai/e2e/docker/gateway/signal"
+	"kubernaut.ai/e2e/docker/internal/panics"
 	"kubernaut.ai/e2e/docker/internal/problem"
 	"kubernaut.ai/e2e/docker/internal/request"
 )
@@ -30,16 +32,17 @@ type answer struct {
 	body   any
 }
 
-// write sends the answer.
-func (a answer) write(w http.ResponseWriter, r *http.Request) {
+// write sends the answer, and reports whether it could be sent.
+func (a answer) write(w http.ResponseWriter, r *http.Request) bool {
 	body, err := json.Marshal(a.body)
 	if err != nil {
 		problem.Write(w, r, fmt.Errorf("encoding the answer: %w", err))
-		return
+		return false
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(a.status)
-	_, _ = w.Write(body) // the sender is gone; what it sent is stored all the same
+	_, err = w.Write(body)
+	return err == nil
 }
 
 // single is the answer to one signal.
@@ -193,7 +196,8 @@ func message(receipt intake.Receipt) string {
 }
 
 // many stores the alerts of one webhook, each for itself. An alert at fault does not
-// touch the others; one that cannot be stored now fails the whole webhook.
+// touch the others; one that cannot be stored now fails the whole webhook, of which what
+// is stored is then recognised when it comes again.
 func (a *api) many(r *http.Request, alerts *prometheus.Group) (answer, error) {
 	receipts := make([]intake.Receipt, alerts.Len())
 	reasons := make([]string, alerts.Len())
@@ -202,9 +206,12 @@ func (a *api) many(r *http.Request, alerts *prometheus.Group) (answer, error) {
 	group.SetLimit(maxParallel)
 	for i := range alerts.Len() {
 		group.Go(func() error {
-			s, err := alerts.Alert(i)
-			reasons[i] = s.TargetReason
-			receipts[i], errs[i] = a.take(r.Context(), s, err)
+			errs[i] = panics.Catch(func() error {
+				s, err := alerts.Alert(i)
+				reasons[i] = s.TargetReason
+				receipts[i], err = a.take(r.Context(), s, err)
+				return err
+			})
 			return nil
 		})
 	}
@@ -213,12 +220,10 @@ func (a *api) many(r *http.Request, alerts *prometheus.Group) (answer, error) {
 	body := batch{Status: "processed", Results: make([]result, alerts.Len()), Summary: summary{Total: alerts.Len()}, Truncated: alerts.Truncated}
 	var unstored error
 	lost := 0
+	anyStored := slices.ContainsFunc(receipts, func(r intake.Receipt) bool { return r.Outcome.Name != "" })
 	for i := range body.Results {
 		body.Results[i] = a.result(r, receipts[i], reasons[i], errs[i], &body.Summary)
-		if errs[i] == nil {
-			continue
-		}
-		if _, status := detail(errs[i]); status >= http.StatusInternalServerError {
+		if errs[i] != nil && passing(errs[i], anyStored) {
 			unstored = errs[i]
 			lost++
 		}

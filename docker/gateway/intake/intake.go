@@ -74,10 +74,24 @@ type Intake struct {
 
 // Take stores a signal, or says why not. An *owner.NotFoundError is the sender's
 // fault; a *kube.UnavailableError and the end of ctx call for another try later.
+//
+// What becomes of it is counted and recorded where it is known, once, whether Take has
+// returned or not: a request that exists is never recorded as failed. A signal of a
+// delivery (see Memory) that was stored in an earlier attempt is not stored again.
 func (i *Intake) Take(ctx context.Context, s signal.Signal) (Receipt, error) {
 	i.Metrics.Received(s.Source, s.Severity)
 	if s.Resolved {
 		return Receipt{Status: Resolved}, nil
+	}
+	settle := func(Receipt, error) {}
+	if delivery, ok := ctx.Value(deliveryKey{}).(*Delivery); ok {
+		if k, named := keyOf(s); named {
+			receipt, stored, err := delivery.again(ctx, k)
+			if stored || err != nil {
+				return receipt, err
+			}
+			settle = delivery.watch(k).settle
+		}
 	}
 	report := remediation.Report{Signal: s}
 	rejection, remembered, err := i.place(ctx, &report, false)
@@ -85,6 +99,7 @@ func (i *Intake) Take(ctx context.Context, s signal.Signal) (Receipt, error) {
 		rejection, _, err = i.place(ctx, &report, true)
 	}
 	if err != nil {
+		settle(Receipt{}, err)
 		var gone *owner.NotFoundError
 		var unknown *owner.UnknownKindError
 		if !errors.As(err, &gone) && !errors.As(err, &unknown) {
@@ -93,15 +108,33 @@ func (i *Intake) Take(ctx context.Context, s signal.Signal) (Receipt, error) {
 		return Receipt{}, err
 	}
 	if rejection != nil {
+		settle(Receipt{}, errRejected)
 		i.Metrics.Rejected(metrics.Unmanaged)
 		return Receipt{Status: Rejected, Fingerprint: report.Fingerprint, Rejection: rejection}, nil
 	}
+	told := report
+	report.Settled = func(outcome remediation.Outcome, err error) {
+		if err != nil {
+			i.failed(ctx, told, err)
+			settle(Receipt{}, err)
+			return
+		}
+		settle(i.stored(ctx, told, outcome), nil)
+	}
 	outcome, err := i.Book.Register(ctx, report)
 	if err != nil {
-		i.failed(ctx, report, err)
 		return Receipt{}, err
 	}
-	return i.stored(ctx, report, outcome), nil
+	return receiptOf(report, outcome), nil
+}
+
+// receiptOf is what the sender of a stored report is told.
+func receiptOf(report remediation.Report, outcome remediation.Outcome) Receipt {
+	status := Duplicate
+	if outcome.Created {
+		status = Created
+	}
+	return Receipt{Status: status, Fingerprint: report.Fingerprint, Outcome: outcome}
 }
 
 // place fills in the workload and the fingerprint, and says why the target is not
@@ -135,27 +168,30 @@ func resolution(err error) metrics.Resolution {
 
 // stored counts and audits a report that is in the cluster.
 func (i *Intake) stored(ctx context.Context, report remediation.Report, outcome remediation.Outcome) Receipt {
-	receipt := Receipt{Status: Duplicate, Fingerprint: report.Fingerprint, Outcome: outcome}
 	event := newEvent(ctx, report)
 	event.CorrelationID = outcome.Name
 	event.Data.RemediationRequest = outcome.Name
 	event.Data.OccurrenceCount = outcome.Count
 	if outcome.Created {
-		receipt.Status = Created
 		i.Metrics.Created(report.Source)
 		event.Data.DeduplicationStatus = audit.StatusNew
 		i.Trail.Record(typed(event, audit.SignalReceived), typed(event, audit.RequestCreated))
-		return receipt
+	} else {
+		i.Metrics.Deduplicated()
+		event.Data.DeduplicationStatus = audit.StatusDuplicate
+		i.Trail.Record(typed(event, audit.SignalDeduplicated))
 	}
-	i.Metrics.Deduplicated()
-	event.Data.DeduplicationStatus = audit.StatusDuplicate
-	i.Trail.Record(typed(event, audit.SignalDeduplicated))
-	return receipt
+	return receiptOf(report, outcome)
 }
 
-// failed counts and audits a report that could not be stored.
+// failed counts and audits a report that was not stored.
 func (i *Intake) failed(ctx context.Context, report remediation.Report, err error) {
 	i.Metrics.Failed(report.Source, failure(err))
+	if errors.Is(err, remediation.ErrUnknown) {
+		// An event that says "failed" of a request that may exist would be worse than none.
+		request.Log(ctx).Error("what became of a signal is not in the audit trail", "fingerprint", report.Fingerprint, "error", err)
+		return
+	}
 	event := newEvent(ctx, report)
 	// There may be no request to name: the events of one problem then have the
 	// beginning of its name in common, or at least the request that brought it.
@@ -171,13 +207,18 @@ func (i *Intake) failed(ctx context.Context, report remediation.Report, err erro
 // failure sorts an error for the counter.
 func failure(err error) metrics.Failure {
 	var unavailable *kube.UnavailableError
+	var refused *remediation.RefusedError
 	switch {
+	case errors.Is(err, remediation.ErrUnknown):
+		return metrics.Unknown
 	case errors.As(err, &unavailable) && unavailable.CircuitOpen:
 		return metrics.CircuitOpen
 	case errors.As(err, &unavailable):
 		return metrics.APIServer
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return metrics.Timeout
+	case errors.As(err, &refused):
+		return metrics.Refused
 	case apierrors.IsForbidden(err):
 		return metrics.Forbidden
 	default:

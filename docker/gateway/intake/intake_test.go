@@ -47,7 +47,9 @@ func (p *parts) Check(context.Context, owner.Lineage) (*scope.Rejection, error) 
 
 func (p *parts) Register(_ context.Context, report remediation.Report) (remediation.Outcome, error) {
 	p.report = report
-	return p.register()
+	outcome, err := p.register()
+	report.Settled(outcome, err)
+	return outcome, err
 }
 
 func (p *parts) Record(events ...audit.Event) { p.events = append(p.events, events...) }

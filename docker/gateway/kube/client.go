@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -26,7 +28,7 @@ func Scheme() (*runtime.Scheme, error) {
 }
 
 // NewClient returns a client without a cache and without discovery: the kinds that
-// the Gateway follows, and the RemediationRequest, are all that it knows. httpClient
+// the Gateway follows, and those that it writes, are all that it knows. httpClient
 // may be shared with other clients of the same API server.
 func NewClient(cfg *rest.Config, httpClient *http.Client) (client.WithWatch, error) {
 	scheme, err := Scheme()
@@ -37,11 +39,13 @@ func NewClient(cfg *rest.Config, httpClient *http.Client) (client.WithWatch, err
 	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("RemediationRequest"),
 		v1alpha1.GroupVersion.WithResource("remediationrequests"),
 		v1alpha1.GroupVersion.WithResource("remediationrequest"), meta.RESTScopeNamespace)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("ConfigMap"), meta.RESTScopeNamespace)
+	mapper.Add(authorizationv1.SchemeGroupVersion.WithKind("SelfSubjectAccessReview"), meta.RESTScopeRoot)
 	return client.NewWithWatch(cfg, client.Options{Scheme: scheme, Mapper: mapper, HTTPClient: httpClient})
 }
 
 // Guarded returns a client that makes the calls that the Gateway uses (get, list,
-// create and patching a status) through guard.
+// create, patch and patching a status) through guard.
 func Guarded(inner client.WithWatch, guard *Guard) client.Client {
 	return interceptor.NewClient(inner, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
@@ -52,6 +56,9 @@ func Guarded(inner client.WithWatch, guard *Guard) client.Client {
 		},
 		Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
 			return guard.Do(ctx, func(ctx context.Context) error { return c.Create(ctx, obj, opts...) })
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
+			return guard.Do(ctx, func(ctx context.Context) error { return c.Patch(ctx, obj, patch, opts...) })
 		},
 		SubResourcePatch: func(ctx context.Context, c client.Client, name string, obj client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
 			return guard.Do(ctx, func(ctx context.Context) error { return c.SubResource(name).Patch(ctx, obj, patch, opts...) })

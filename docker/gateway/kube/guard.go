@@ -6,7 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -90,8 +94,13 @@ func (g *Guard) Do(ctx context.Context, call func(context.Context) error) error 
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval = initialBackOff
 	wait.MaxInterval = maxBackOff
+	sent := false
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		_, err := g.breaker.Execute(func() (struct{}, error) { return struct{}{}, attempt(ctx, call) })
+		_, err := g.breaker.Execute(func() (struct{}, error) {
+			err := attempt(ctx, call)
+			sent = sent || !unsent(err)
+			return struct{}{}, err
+		})
 		if err != nil && !Trouble(err) {
 			return struct{}{}, backoff.Permanent(err)
 		}
@@ -106,12 +115,14 @@ func (g *Guard) Do(ctx context.Context, call func(context.Context) error) error 
 	case err == nil:
 		return nil
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-		return &UnavailableError{RetryAfter: openFor, CircuitOpen: true, err: err}
-	case ctx.Err() != nil:
+		return &UnavailableError{RetryAfter: openFor, CircuitOpen: true, Sent: sent, err: err}
+	case ctx.Err() != nil && sent:
 		// A deadline that ended within a call reads as many things; this is what it is.
 		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ctx.Err(), &UnavailableError{RetryAfter: retryAfter(err), err: err})
 	case Trouble(err):
-		return &UnavailableError{RetryAfter: retryAfter(err), err: err}
+		return &UnavailableError{RetryAfter: retryAfter(err), Sent: sent, err: err}
 	}
 	return err
 }
@@ -135,25 +146,68 @@ func retryAfter(err error) time.Duration {
 }
 
 // Trouble reports whether err is the API server's and not the request's: it did not
-// answer, or it answered that it cannot (429, 5xx). The circuit being open is not
-// news about the API server.
+// answer, or it answered that it cannot (429, 5xx). What fails before anything is sent,
+// or in reading an answer that came whole, is the request's. The circuit being open is
+// not news about the API server.
 func Trouble(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) ||
 		errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		return false
 	}
 	var answer apierrors.APIStatus
-	if !errors.As(err, &answer) {
+	if errors.As(err, &answer) {
+		code := answer.Status().Code
+		return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
+	}
+	return !unsendable(err) && (connection(err) || errors.Is(err, context.DeadlineExceeded))
+}
+
+// connection reports whether err is one of a connection: it could not be made, it
+// broke, or what came over it was cut.
+func connection(err error) bool {
+	var transport *url.Error // all that http.Client returns
+	var network net.Error
+	return errors.As(err, &transport) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		// client-go's words for a connection that ended within an answer, whose error has no
+		// type that could be named without its HTTP/2 library.
+		strings.Contains(err.Error(), "when reading response body")
+}
+
+// unsent reports whether err says that there was no connection to send a call over.
+func unsent(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op == "dial" || err != nil && unsendable(err)
+}
+
+// unsendable reports whether the transport refused to send the request for what it is.
+// The error has no type: golang.org/x/net/http2 keeps errRequestHeaderListSize to itself.
+func unsendable(err error) bool {
+	return strings.Contains(err.Error(), "request header list larger than peer's advertised limit")
+}
+
+// Doubtful reports whether the API server may have done what it was asked for although
+// err came of it: it was asked, and did not answer.
+func Doubtful(err error) bool {
+	var unavailable *UnavailableError
+	if errors.As(err, &unavailable) && !unavailable.Sent {
+		return false
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}
-	code := answer.Status().Code
-	return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
+	var answer apierrors.APIStatus
+	if errors.As(err, &answer) {
+		return answer.Status().Code == http.StatusGatewayTimeout
+	}
+	return unavailable != nil
 }
 
 // UnavailableError says that the API server cannot be had now.
 type UnavailableError struct {
 	RetryAfter  time.Duration
-	CircuitOpen bool // no call was made at all
+	CircuitOpen bool // the circuit breaker answered the last try
+	Sent        bool // a call may have reached the API server, whatever came of it
 
 	err error
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"slices"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -43,6 +46,11 @@ func TestTrouble(t *testing.T) {
 		"forbidden":            {apierrors.NewForbidden(requests, "x", errors.New("no")), false},
 		"unauthorized":         {apierrors.NewUnauthorized("who"), false},
 		"too large":            {apierrors.NewRequestEntityTooLargeError("large"), false},
+		"a broken connection":  {io.ErrUnexpectedEOF, true},
+		"a cut answer":         {errors.New("unexpected error when reading response body. Please retry. Original error: stream error"), true},
+		"nothing to be sent":   {&url.Error{Op: "Get", URL: "https://api", Err: errors.New("http2: request header list larger than peer's advertised limit")}, false},
+		"no such kind":         {&meta.NoKindMatchError{}, false},
+		"not to be encoded":    {errors.New("json: unsupported type"), false},
 		"a word that misleads": {apierrors.NewBadRequest("internal server error, service unavailable, timeout"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -178,4 +186,68 @@ func TestOneBadSender(t *testing.T) {
 			t.Errorf("got %v after %d calls", err, n)
 		}
 	})
+}
+
+func TestDoubtful(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"no answer":          {&UnavailableError{Sent: true, err: refused}, true},
+		"an ended deadline":  {fmt.Errorf("%w: %w", context.DeadlineExceeded, refused), true},
+		"a timeout told":     {&UnavailableError{Sent: true, err: apierrors.NewTimeoutError("slow", 1)}, true},
+		"never sent":         {&UnavailableError{CircuitOpen: true, err: errors.New("open")}, false},
+		"sent, then refused": {&UnavailableError{CircuitOpen: true, Sent: true, err: errors.New("open")}, true},
+		"an answer":          {&UnavailableError{Sent: true, err: unavailable}, false},
+		"a refusal":          {apierrors.NewConflict(requests, "x", errors.New("changed")), false},
+		"its own fault":      {errors.New("json: unsupported type"), false},
+		"nothing":            {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Doubtful(c.err); got != c.want {
+				t.Errorf("got %t for %v", got, c.err)
+			}
+		})
+	}
+}
+
+// TestARequestThatCannotBeSentHarmsNobody: one tenant's object must not open the breaker.
+func TestARequestThatCannotBeSentHarmsNobody(t *testing.T) {
+	guard, n := NewGuard(nil), 0
+	unsendable := &url.Error{Op: "Get", URL: "https://api", Err: errors.New("http2: request header list larger than peer's advertised limit")}
+	for range 2 * tripAfter {
+		if err := guard.Do(t.Context(), calls(&n, slices.Repeat([]error{unsendable}, 10*tripAfter)...)); err == nil {
+			t.Fatal("got no error")
+		}
+	}
+	if n != 2*tripAfter {
+		t.Errorf("made %d calls, want one each", n)
+	}
+	n = 0
+	if err := guard.Do(t.Context(), calls(&n)); err != nil {
+		t.Errorf("somebody else: got %v", err)
+	}
+}
+
+func TestWhetherACallMayHaveBeenSent(t *testing.T) {
+	dial := &url.Error{Op: "Post", URL: "https://api", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
+	broken := &url.Error{Op: "Post", URL: "https://api", Err: io.ErrUnexpectedEOF}
+	for name, c := range map[string]struct {
+		errs []error
+		want bool
+	}{
+		"never a connection":          {[]error{dial, dial, dial, dial}, false},
+		"one that broke":              {[]error{broken, dial, dial, dial}, true},
+		"one that broke at the end":   {[]error{dial, dial, dial, broken}, true},
+		"one that was made and heard": {[]error{unavailable, dial, dial, dial}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				if err := NewGuard(nil).Do(t.Context(), calls(&n, c.errs...)); Doubtful(err) != c.want {
+					t.Errorf("got %t for %v", Doubtful(err), err)
+				}
+			})
+		})
+	}
 }

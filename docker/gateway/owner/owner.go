@@ -71,6 +71,10 @@ type Resolver struct {
 const (
 	// memory is for how long a change of an object's labels or owners may go unseen.
 	memory = 2 * time.Second
+	// maxSelector is the longest selector, in bytes, by which pods are looked for: it goes
+	// into the request's line, and beyond a megabyte the client cannot send that. Pods with
+	// so many labels do not exist; the service is then its own workload.
+	maxSelector = 16 << 10
 	// maxKnown bounds what is remembered, at about 1 KB each.
 	maxKnown = 4096
 )
@@ -228,13 +232,14 @@ func (r *Resolver) metadata(ctx context.Context, kind resource.Kind, ref resourc
 // controller owns, else the oldest, so that the same service leads to the same
 // workload. It returns nil if there is none.
 func (r *Resolver) podOf(ctx context.Context, service *corev1.Service) (*metav1.PartialObjectMetadata, error) {
-	if len(service.Spec.Selector) == 0 {
+	selector := labels.SelectorFromSet(service.Spec.Selector)
+	if len(service.Spec.Selector) == 0 || len(selector.String()) > maxSelector {
 		return nil, nil
 	}
 	pods := &metav1.PartialObjectMetadataList{}
 	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
 	err := r.reader.List(ctx, pods, client.InNamespace(service.Namespace),
-		client.MatchingLabelsSelector{Selector: labels.SelectorFromSet(service.Spec.Selector)})
+		client.MatchingLabelsSelector{Selector: selector})
 	if err != nil || len(pods.Items) == 0 {
 		return nil, err
 	}

@@ -81,7 +81,12 @@ func TestResolve(t *testing.T) {
 	for i := range 10 {
 		loop = append(loop, &appsv1.ReplicaSet{ObjectMeta: meta(fmt.Sprint("loop-", i), fmt.Sprint("apps/v1 ReplicaSet loop-", i+1))})
 	}
+	endless := map[string]string{}
+	for i := range 1000 {
+		endless[fmt.Sprintf("label-%0*d", 40, i)] = "x"
+	}
 	objects := append(loop,
+		service("endless", endless), pod("labelled", "", endless),
 		pod("web-1-x", "apps/v1 ReplicaSet web-1", nil),
 		&appsv1.ReplicaSet{ObjectMeta: meta("web-1", "apps/v1 Deployment web")},
 		&appsv1.Deployment{ObjectMeta: meta("web", "")},
@@ -131,6 +136,7 @@ func TestResolve(t *testing.T) {
 		"a service leads by the oldest": {"Service", "front", "Service/demo/front Pod/demo/z-older ReplicaSet/demo/web-1 Deployment/demo/web"},
 		"a service of a pod alone":      {"Service", "solo", "Service/demo/solo Pod/demo/alone"},
 		"a service without pods":        {"Service", "bare", "Service/demo/bare"},
+		"an endless selector":           {"Service", "endless", "Service/demo/endless"},
 		"a service without a selector":  {"Service", "headless", "Service/demo/headless"},
 		"a long chain": {"ReplicaSet", "loop-0", "ReplicaSet/demo/loop-0 ReplicaSet/demo/loop-1 ReplicaSet/demo/loop-2 " +
 			"ReplicaSet/demo/loop-3 ReplicaSet/demo/loop-4 ReplicaSet/demo/loop-5"},

@@ -55,6 +55,7 @@ type Group struct {
 
 // webhook is what the Gateway reads of Alertmanager's message.
 type webhook struct {
+	GroupKey          string            `json:"groupKey"`
 	Status            string            `json:"status"`
 	TruncatedAlerts   uint64            `json:"truncatedAlerts"`
 	CommonLabels      map[string]string `json:"commonLabels"`
@@ -170,6 +171,7 @@ func (g *Group) read(one alert, path string) (signal.Signal, error) {
 		Severity:    cmp.Or(labels["severity"], "unknown"),
 		Labels:      labels,
 		Annotations: overlay(one.Annotations, g.hook.CommonAnnotations),
+		Group:       g.hook.GroupKey,
 	}
 	if s.Name == "" {
 		return s, &signal.Invalid{Field: path + ".labels.alertname", Reason: "required"}

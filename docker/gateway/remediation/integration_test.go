@@ -4,12 +4,13 @@ package remediation
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -166,7 +167,7 @@ func TestALostAnswerIsRecognised(t *testing.T) {
 			err := c.Create(ctx, obj.DeepCopyObject().(client.Object), opts...)
 			if err == nil && !lost {
 				lost = true
-				return errors.New("connection reset by peer")
+				return &url.Error{Op: "Post", URL: "https://api", Err: syscall.ECONNRESET}
 			}
 			return err
 		},
@@ -299,5 +300,36 @@ func TestLargePayloads(t *testing.T) {
 				t.Errorf("got %+v, %v", outcome, err)
 			}
 		})
+	}
+}
+
+// TestNamesNeverComeBack: the correlation id of audit events is the name, so that of a
+// request that was deleted is not given again, however many replicas there are.
+func TestNamesNeverComeBack(t *testing.T) {
+	c := kubetest.Client(t, cluster)
+	namespace := kubetest.Namespace(t, c, nil)
+	for i := range 3 {
+		books := []*Book{replica(t, namespace), replica(t, namespace)} // as after a restart
+		var wg sync.WaitGroup
+		var created atomic.Int64
+		for n := range 20 {
+			wg.Go(func() {
+				outcome, err := books[n%2].Register(t.Context(), report("web"))
+				if want := fmt.Sprintf("%s%d", Prefix(report("web").Fingerprint), i+1); err != nil || outcome.Name != want {
+					t.Errorf("got %+v, %v, want %s", outcome, err, want)
+				}
+				if outcome.Created {
+					created.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		got := requests(t, c, namespace, report("web").Fingerprint)
+		if len(got) != 1 || created.Load() != 1 || got[0].Status.Deduplication.OccurrenceCount != 20 {
+			t.Fatalf("round %d: got %d requests, %d times created", i, len(got), created.Load())
+		}
+		if err := c.DeleteAllOf(t.Context(), &v1alpha1.RemediationRequest{}, client.InNamespace(namespace)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -2,13 +2,22 @@ package remediation
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
+	"kubernaut.ai/e2e/docker/gateway/kube"
 	"kubernaut.ai/e2e/docker/gateway/resource"
 	"kubernaut.ai/e2e/docker/gateway/signal"
 )
@@ -43,8 +53,10 @@ func report(name string) Report {
 func fakeClient(t *testing.T, requests ...*v1alpha1.RemediationRequest) *fake.ClientBuilder {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme, authorizationv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
 	}
 	builder := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.RemediationRequest{}).
 		WithIndex(&v1alpha1.RemediationRequest{}, "spec.signalFingerprint", func(o client.Object) []string {
@@ -295,7 +307,7 @@ func TestWhatIsRememberedIsProved(t *testing.T) {
 	if err := k.DeleteAllOf(t.Context(), rr, client.InNamespace("kubernaut-system")); err != nil {
 		t.Fatal(err)
 	}
-	register("-1", 1, 1)
+	register("-3", 1, 2) // the names of those that were deleted are not given again
 }
 
 func TestWhatIsRememberedMayHoldNoLonger(t *testing.T) {
@@ -316,7 +328,13 @@ func TestWhatIsRememberedMayHoldNoLonger(t *testing.T) {
 
 func TestReportsThatCameTogether(t *testing.T) {
 	k := fakeClient(t).Build()
-	results := NewBook(k, "kubernaut-system", time.Minute).enter(t.Context(), report("web").Fingerprint, slices.Repeat([]Report{report("web")}, 5))
+	var settled []string
+	r := report("web")
+	r.Settled = func(o Outcome, err error) { settled = append(settled, fmt.Sprintf("%d%v", o.Count, err)) }
+	results := NewBook(k, "kubernaut-system", time.Minute).enter(t.Context(), r.Fingerprint, slices.Repeat([]Report{r}, 5))
+	if got := strings.Join(settled, " "); got != "1<nil> 2<nil> 3<nil> 4<nil> 5<nil>" {
+		t.Errorf("settled: got %s", got)
+	}
 	for i, result := range results {
 		if result.Err != nil || result.Value.Created != (i == 0) || result.Value.Count != int64(i+1) {
 			t.Errorf("report %d: got %+v, %v", i, result.Value, result.Err)
@@ -343,5 +361,247 @@ func TestTheFirstReportIsSafeWhenTheCountFails(t *testing.T) {
 	outcome, err := NewBook(k, "kubernaut-system", time.Minute).Register(t.Context(), report("alone"))
 	if err != nil || !outcome.Created {
 		t.Errorf("alone: got %+v, %v", outcome, err)
+	}
+}
+
+// cut is what client-go returns when a connection breaks.
+var cut = &url.Error{Op: "Patch", URL: "https://api", Err: io.ErrUnexpectedEOF}
+
+// TestALostAnswerCountsNobodyTwice: a status write that was done, but not answered, is
+// recognised when it is made again, also after another Gateway has written.
+func TestALostAnswerCountsNobodyTwice(t *testing.T) {
+	for name, others := range map[string]int{"alone": 0, "beside another": 3} {
+		t.Run(name, func(t *testing.T) {
+			lose := true
+			var other *Book
+			k := fakeClient(t, existing(t, 1, v1alpha1.RemediationRequestStatus{})).WithInterceptorFuncs(interceptor.Funcs{
+				SubResourcePatch: func(ctx context.Context, c client.Client, name string, obj client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+					err := c.SubResource(name).Patch(ctx, obj, patch, opts...)
+					if lose && err == nil {
+						lose = false
+						for range others {
+							if _, err := other.Register(t.Context(), report("web")); err != nil {
+								t.Error(err)
+							}
+						}
+						return cut
+					}
+					return err
+				},
+			}).Build()
+			other = NewBook(k, "kubernaut-system", time.Minute)
+			guarded := kube.Guarded(k, kube.NewGuard(nil))
+			outcome, err := NewBook(guarded, "kubernaut-system", time.Minute).Register(t.Context(), report("web"))
+			if err != nil || outcome.Count != 2 || lose {
+				t.Errorf("got %+v, %v", outcome, err)
+			}
+			rr := stored(t, k, outcome.Name)
+			if n := rr.Status.Deduplication.OccurrenceCount; n != int64(2+others) {
+				t.Errorf("got count %d, want %d", n, 2+others)
+			}
+		})
+	}
+}
+
+// stored reads a request.
+func stored(t *testing.T, k client.Client, name string) *v1alpha1.RemediationRequest {
+	t.Helper()
+	rr := &v1alpha1.RemediationRequest{}
+	if err := k.Get(t.Context(), client.ObjectKey{Namespace: "kubernaut-system", Name: name}, rr); err != nil {
+		t.Fatal(err)
+	}
+	return rr
+}
+
+// TestTheTruthOutlivesTheSender: whoever waits, what was stored is told as stored, and
+// what was not as not stored, also when the API server answers too late.
+func TestTheTruthOutlivesTheSender(t *testing.T) {
+	for name, done := range map[string]bool{"done": true, "not done": false} {
+		for _, verb := range []string{"create", "count"} {
+			t.Run(verb+" "+name, func(t *testing.T) {
+				var requests []*v1alpha1.RemediationRequest
+				if verb == "count" {
+					requests = append(requests, existing(t, 1, v1alpha1.RemediationRequestStatus{}))
+				}
+				var writes int
+				// late does a write whose answer comes only when nobody waits any more. The
+				// cluster refuses what was not done when it is asked again.
+				late := func(ctx context.Context, write func() error) error {
+					if writes++; writes > 1 {
+						if !done {
+							return apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("no"))
+						}
+						return write()
+					}
+					if done {
+						if err := write(); err != nil {
+							return err
+						}
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				k := fakeClient(t, requests...).WithInterceptorFuncs(interceptor.Funcs{
+					Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
+						if _, ok := obj.(*v1alpha1.RemediationRequest); !ok {
+							return c.Create(ctx, obj, opts...)
+						}
+						return late(ctx, func() error { return c.Create(ctx, obj, opts...) })
+					},
+					SubResourcePatch: func(ctx context.Context, c client.Client, name string, obj client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+						if verb == "create" {
+							return c.SubResource(name).Patch(ctx, obj, patch, opts...)
+						}
+						return late(ctx, func() error { return c.SubResource(name).Patch(ctx, obj, patch, opts...) })
+					},
+				}).Build()
+				book := NewBook(k, "kubernaut-system", 50*time.Millisecond)
+				type end struct {
+					Outcome
+					err error
+				}
+				settled := make(chan end, 2)
+				r := report("web")
+				r.Settled = func(o Outcome, err error) { settled <- end{o, err} }
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				if _, err := book.Register(ctx, r); !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatalf("got %v", err)
+				}
+				if err := book.Wait(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				got := <-settled
+				if (got.err == nil) != done || len(settled) != 0 {
+					t.Fatalf("got %+v, want done: %t", got, done)
+				}
+				want := int64(1)
+				if verb == "count" && done {
+					want = 2
+				}
+				if done && (got.Created != (verb == "create") || got.Count != want) {
+					t.Errorf("got %+v", got)
+				}
+				list := &v1alpha1.RemediationRequestList{}
+				if err := k.List(t.Context(), list); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(list.Items); (n == 1) != (done || verb == "count") {
+					t.Errorf("got %d requests", n)
+				} else if n == 1 && deduplication(&list.Items[0]).OccurrenceCount != want {
+					t.Errorf("got %+v, want count %d", list.Items[0].Status.Deduplication, want)
+				}
+			})
+		}
+	}
+}
+
+func TestWhatTheClusterRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		err     error
+		may     bool
+		refused bool
+	}{
+		"a quota":              {apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("exceeded quota")), true, true},
+		"a missing permission": {apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("cannot create")), false, false},
+		"a webhook":            {&apierrors.StatusError{ErrStatus: metav1.Status{Code: 418}}, false, true},
+		"no definition":        {apierrors.NewNotFound(schema.GroupResource{}, "x"), true, false},
+		"its own trouble":      {apierrors.NewInternalError(errors.New("etcd")), true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := fakeClient(t).WithInterceptorFuncs(interceptor.Funcs{
+				Create: func(_ context.Context, _ client.WithWatch, obj client.Object, _ ...client.CreateOption) error {
+					if review, ok := obj.(*authorizationv1.SelfSubjectAccessReview); ok {
+						review.Status.Allowed = c.may
+						return nil
+					}
+					return c.err
+				},
+			}).Build()
+			_, err := NewBook(k, "kubernaut-system", time.Minute).Register(t.Context(), report("web"))
+			var refused *RefusedError
+			if !errors.Is(err, c.err) || errors.As(err, &refused) != c.refused {
+				t.Errorf("got %v, want refused: %t", err, c.refused)
+			}
+		})
+	}
+}
+
+func TestWhatIsRememberedIsSmall(t *testing.T) {
+	rr := existing(t, 1, v1alpha1.RemediationRequestStatus{
+		OverallPhase: v1alpha1.PhaseFailed, Message: strings.Repeat("x", 1<<15),
+		Conditions:       []metav1.Condition{{Message: strings.Repeat("x", 1<<15)}},
+		CompletionStatus: &v1alpha1.CompletionStatus{Outcome: v1alpha1.OutcomeManualReviewRequired},
+		RoutingStatus:    &v1alpha1.RoutingStatus{BlockReason: strings.Repeat("x", 1<<15)},
+	})
+	rr.Spec.OriginalPayload = strings.Repeat("x", 1<<15)
+	book := NewBook(fakeClient(t).Build(), "kubernaut-system", time.Minute)
+	book.remember(rr)
+	known, _ := book.known.Get(rr.Spec.SignalFingerprint)
+	if wire, err := json.Marshal(known); err != nil || len(wire) > 1000 || !holds(known, time.Now()) {
+		t.Errorf("got %d bytes, %v", len(wire), err)
+	}
+}
+
+// TestNobodyWaitsBehindAWriteThatIsNotAnswered: while the API server is away, whoever comes
+// is told so, and the write that is in doubt is settled once it is back.
+func TestNobodyWaitsBehindAWriteThatIsNotAnswered(t *testing.T) {
+	var away atomic.Bool
+	var once sync.Once
+	down := func(call func() error) error {
+		if away.Load() {
+			return &url.Error{Op: "Get", URL: "https://api", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
+		}
+		return call()
+	}
+	k := fakeClient(t, existing(t, 1, v1alpha1.RemediationRequestStatus{})).WithInterceptorFuncs(interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			return down(func() error { return c.List(ctx, list, opts...) })
+		},
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			return down(func() error { return c.Get(ctx, key, obj, opts...) })
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, name string, obj client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			return down(func() error {
+				err := c.SubResource(name).Patch(ctx, obj, patch, opts...)
+				once.Do(func() { // it goes in the middle of the write
+					away.Store(true)
+					err = cut
+				})
+				return err
+			})
+		},
+	}).Build()
+	book := NewBook(kube.Guarded(k, kube.NewGuard(nil)), "kubernaut-system", time.Minute)
+	told := make(chan error, 10)
+	r := report("web")
+	r.Settled = func(_ Outcome, err error) { told <- err }
+	start := time.Now()
+	for i := range 3 {
+		var unavailable *kube.UnavailableError
+		if _, err := book.Register(t.Context(), r); !errors.As(err, &unavailable) {
+			t.Errorf("report %d: got %v", i, err)
+		}
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %s", took)
+	}
+	away.Store(false)
+	if err := book.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := deduplication(stored(t, k, Prefix(r.Fingerprint)+"1")).OccurrenceCount; n != 2 {
+		t.Errorf("got count %d, want 2", n)
+	}
+	stored, not := 0, 0
+	for range len(told) {
+		if err := <-told; err == nil {
+			stored++
+		} else {
+			not++
+		}
+	}
+	if stored != 1 || not != 2 {
+		t.Errorf("told of %d stored and %d not, want 1 and 2", stored, not)
 	}
 }

@@ -41,6 +41,7 @@ type Signal struct {
 	Labels       map[string]string
 	Annotations  map[string]string
 	Payload      string // as received, JSON
+	Group        string // the sender's key of the notification, by which it is recognised when it comes again; empty if it gave none
 }
 
 // The limits of the custom resource that a signal becomes, in characters.

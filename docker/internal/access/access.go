@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"kubernaut.ai/e2e/docker/internal/panics"
 	"kubernaut.ai/e2e/docker/internal/problem"
 	"kubernaut.ai/e2e/docker/internal/trace"
 )
@@ -51,6 +53,12 @@ type Options struct {
 	AllowTTL time.Duration
 	// DenyTTL is how long a no is remembered; zero means 2 s.
 	DenyTTL time.Duration
+	// Audience is what a token must be for. Required: a token that serves for one service
+	// only opens nothing else when it is stolen.
+	Audience string
+	// Issuer returns who issues the cluster's tokens, or "" while that is not known; see
+	// Issuer. Nil is never known.
+	Issuer func() string
 	// Size bounds the remembered decisions, yes and no separately; zero means 4096.
 	Size int
 }
@@ -59,8 +67,14 @@ type Options struct {
 type Reviewer struct {
 	client     kubernetes.Interface
 	attributes authorizationv1.ResourceAttributes
+	audience   string
+	issuer     func() string
 	decisions  *decisions
 	flight     singleflight.Group
+
+	// Tokens that were good before are reviewed apart, so that those of strangers, of
+	// which there is no end, do not keep them waiting.
+	friends, strangers *lane
 }
 
 // New returns a Reviewer that remembers nothing yet.
@@ -74,9 +88,16 @@ func New(opts Options) *Reviewer {
 	if opts.Size < 1 {
 		opts.Size = defaultSize
 	}
+	if opts.Issuer == nil {
+		opts.Issuer = func() string { return "" }
+	}
 	return &Reviewer{
 		client:     opts.Client,
 		attributes: opts.Attributes,
+		audience:   opts.Audience,
+		issuer:     opts.Issuer,
+		friends:    newLane(),
+		strangers:  newLane(),
 		decisions:  newDecisions(opts.Size, opts.AllowTTL, opts.DenyTTL),
 	}
 }
@@ -92,7 +113,8 @@ func User(ctx context.Context) string {
 
 // Middleware lets a request through when its sender may do what verb says of it.
 // It answers 401 without a valid token, 403 when the sender is not allowed, and 503
-// with Retry-After when the reviews themselves fail. Headers by which a sender could
+// with Retry-After when the reviews themselves fail or could not judge. A token that
+// cannot be valid costs the API server nothing. Headers by which a sender could
 // name another user are dropped, and so is the token once it was reviewed.
 func (v *Reviewer) Middleware(verb func(*http.Request) string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
@@ -101,6 +123,10 @@ func (v *Reviewer) Middleware(verb func(*http.Request) string) func(http.Handler
 			dropIdentity(r.Header)
 			if !ok {
 				problem.Write(w, r, unauthorized("a bearer token is required"))
+				return
+			}
+			if why := v.doubt(token); why != "" {
+				problem.Write(w, r, unauthorized(why))
 				return
 			}
 			user, err := v.review(r.Context(), token, verb(r))
@@ -141,11 +167,23 @@ func (v *Reviewer) review(ctx context.Context, token, verb string) (string, erro
 	if known, ok := v.decisions.get(key); ok {
 		return known.answer()
 	}
+	queue := v.strangers
+	if v.decisions.proven(key) {
+		queue = v.friends
+	}
 	result := v.flight.DoChan(string(key[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviewTimeout)
 		defer cancel()
-		made, err := v.decide(ctx, token, verb)
+		leave, err := queue.enter(ctx)
 		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		var made decision
+		if err := panics.Catch(func() (err error) { // the group would end the process
+			made, err = v.decide(ctx, token, verb)
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		v.decisions.put(key, made)
@@ -177,12 +215,19 @@ func reviewFailed(cause error) error {
 // nothing about the sender.
 func (v *Reviewer) decide(ctx context.Context, token, verb string) (decision, error) {
 	who, err := v.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: token},
+		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{v.audience}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return decision{}, fmt.Errorf("TokenReview: %w", err)
 	}
 	if !who.Status.Authenticated {
+		if cause := who.Status.Error; cause != "" && !denial(cause) {
+			return decision{}, fmt.Errorf("TokenReview: could not judge: %s", cause)
+		}
+		return decision{}, nil
+	}
+	// Without an audience the token was held against the API server's own only.
+	if !slices.Contains(who.Status.Audiences, v.audience) {
 		return decision{}, nil
 	}
 	user := who.Status.User
@@ -203,7 +248,24 @@ func (v *Reviewer) decide(ctx context.Context, token, verb string) (decision, er
 	if err != nil {
 		return decision{}, fmt.Errorf("SubjectAccessReview: %w", err)
 	}
+	if cause := may.Status.EvaluationError; cause != "" && !may.Status.Allowed {
+		return decision{}, fmt.Errorf("SubjectAccessReview: could not judge: %s", cause)
+	}
 	return decision{user: user.Username, allowed: may.Status.Allowed}, nil
+}
+
+// denials are what kube-apiserver's authenticators say of a token that is at fault
+// itself: k8s.io/kubernetes, pkg/serviceaccount/{jwt,claims}.go, and k8s.io/apiserver,
+// pkg/authentication/request/bearertoken. They have no type in a review.
+var denials = []string{
+	"invalid bearer token", "expired", "not valid yet", "not found", "has been deleted", "invalidated", "does not match",
+	"is invalid", "cryptographic primitive", "malformed", "unable to parse", "compact JWS",
+}
+
+// denial reports whether a review's error says that the token is at fault. Anything
+// else, such as storage that did not answer, says nothing about the sender.
+func denial(cause string) bool {
+	return slices.ContainsFunc(denials, func(text string) bool { return strings.Contains(cause, text) })
 }
 
 // unauthorized is the answer to a sender nobody knows.

@@ -38,6 +38,7 @@ type key = [sha256.Size]byte
 type decisions struct {
 	allowed, denied   *lru.Cache[key, decision]
 	allowTTL, denyTTL time.Duration
+	good              *lru.Cache[key, struct{}] // what was allowed once
 }
 
 // newDecisions returns an empty memory; size is at least 1.
@@ -45,8 +46,12 @@ func newDecisions(size int, allowTTL, denyTTL time.Duration) *decisions {
 	// The only error is a size below 1, which New does not let through.
 	allowed, _ := lru.New[key, decision](size)
 	denied, _ := lru.New[key, decision](size)
-	return &decisions{allowed: allowed, denied: denied, allowTTL: allowTTL, denyTTL: denyTTL}
+	good, _ := lru.New[key, struct{}](size)
+	return &decisions{allowed: allowed, denied: denied, good: good, allowTTL: allowTTL, denyTTL: denyTTL}
 }
+
+// proven reports whether the key was allowed once, however long ago.
+func (c *decisions) proven(k key) bool { return c.good.Contains(k) }
 
 // get returns what is known and still fresh.
 func (c *decisions) get(k key) (decision, bool) {
@@ -67,6 +72,7 @@ func (c *decisions) put(k key, d decision) {
 		d.until = time.Now().Add(c.allowTTL)
 		c.denied.Remove(k)
 		c.allowed.Add(k, d)
+		c.good.Add(k, struct{}{})
 		return
 	}
 	d.until = time.Now().Add(c.denyTTL)

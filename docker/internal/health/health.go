@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"kubernaut.ai/e2e/docker/internal/panics"
 )
 
 // What is between the starts of two probes of a check.
@@ -88,7 +90,7 @@ func (h *Health) watch(ctx context.Context, i int) {
 		}
 		start := time.Now()
 		probing, cancel := context.WithTimeout(ctx, probeTimeout)
-		err := check.Probe(probing)
+		err := panics.Catch(func() error { return check.Probe(probing) })
 		cancel()
 		if ctx.Err() != nil {
 			return

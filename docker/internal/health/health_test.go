@@ -128,6 +128,31 @@ func TestAnAnswerNeverWaitsForAProbe(t *testing.T) {
 	})
 }
 
+func TestAProbeThatPanicsIsOneThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calm atomic.Bool
+		h := New(slog.New(slog.DiscardHandler), Check{Reason: "database_unreachable", Probe: func(context.Context) error {
+			if !calm.Load() {
+				panic("boom")
+			}
+			return nil
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = h.Run(ctx) }()
+		synctest.Wait()
+		if got := ask(h, "/readyz"); got != databaseDown {
+			t.Errorf("got %s", got)
+		}
+		calm.Store(true)
+		<-time.After(failingPeriod)
+		synctest.Wait()
+		if got := ask(h, "/readyz"); got != ready {
+			t.Errorf("afterwards: got %s", got)
+		}
+	})
+}
+
 func TestWithoutChecksItIsReady(t *testing.T) {
 	if got := ask(New(slog.New(slog.DiscardHandler)), "/readyz"); got != ready {
 		t.Errorf("got %s", got)

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"kubernaut.ai/e2e/docker/internal/panics"
 )
 
 // defaultShutdownTimeout bounds each part of the end. With the drain delay before
@@ -76,7 +78,8 @@ func Run(ctx context.Context, s Service) error {
 	}
 	for _, task := range s.Tasks {
 		tasks.Go(func() {
-			if err := task.Run(taskCtx); err != nil && taskCtx.Err() == nil {
+			// A task that panics ends the service as one that fails: in order.
+			if err := panics.Catch(func() error { return task.Run(taskCtx) }); err != nil && taskCtx.Err() == nil {
 				failed <- fmt.Errorf("%s: %w", task.Name, err)
 			}
 		})

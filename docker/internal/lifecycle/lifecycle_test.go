@@ -213,6 +213,18 @@ func TestRunEndsWhenATaskFails(t *testing.T) {
 	}
 }
 
+func TestATaskThatPanicsEndsTheServiceInOrder(t *testing.T) {
+	flushed := false
+	err := Run(t.Context(), Service{
+		Log: silent, NotReady: func() {},
+		Tasks: []Task{{"task", func(context.Context) error { panic("boom") }}},
+		Hooks: []Hook{{"flush", func(context.Context) error { flushed = true; return nil }}},
+	})
+	if err == nil || !strings.Contains(err.Error(), "task: panicked: boom") || !flushed {
+		t.Errorf("got %v, flushed %t", err, flushed)
+	}
+}
+
 func TestRunTellsATaskThatDoesNotEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

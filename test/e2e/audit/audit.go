@@ -111,16 +111,21 @@ func (t *Trail) List(ctx context.Context, params *client.ListEventsParams) (*cli
 	return response.JSON200, nil
 }
 
-// Verify asks DataStorage whether the chain of a correlation id is whole.
+// Verify asks DataStorage whether the chain of a correlation id is whole, to its end.
 func (t *Trail) Verify(ctx context.Context, correlationID string) (*client.ChainReport, error) {
-	response, err := t.Client.VerifyChainWithResponse(ctx, client.VerifyChainJSONRequestBody{CorrelationID: correlationID})
-	if err != nil {
-		return nil, err
+	var resume *string
+	for {
+		response, err := t.Client.VerifyChainWithResponse(ctx, client.VerifyChainJSONRequestBody{CorrelationID: correlationID, Resume: resume})
+		if err != nil {
+			return nil, err
+		}
+		if response.JSON200 == nil {
+			return nil, fmt.Errorf("verifying %s: %s: %s", correlationID, response.Status(), response.Body)
+		}
+		if resume = response.JSON200.Resume; resume == nil {
+			return response.JSON200, nil
+		}
 	}
-	if response.JSON200 == nil {
-		return nil, fmt.Errorf("verifying %s: %s: %s", correlationID, response.Status(), response.Body)
-	}
-	return response.JSON200, nil
 }
 
 // Data decodes an event's event_data.

@@ -22,8 +22,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -38,22 +36,35 @@ const tokenSeconds = 3600
 // watch that tells when the authorizer has seen a binding; it takes milliseconds.
 const reviewInterval = 20 * time.Millisecond
 
-// Sender makes a ServiceAccount in the services' namespace and returns a token of it. It
-// may do nothing until it is allowed to.
+// Audiences are what a sender's token is for: the services, and not the API server.
+func Audiences() []string { return []string{"gateway-service", "data-storage-service"} }
+
+// Sender makes a ServiceAccount in the services' namespace and returns a token of it for
+// the services. It may do nothing until it is allowed to.
 func (c *Cluster) Sender(ctx context.Context, name, run string) (token string, err error) {
 	account := &corev1.ServiceAccount{ObjectMeta: c.meta(name, run)}
 	if err := c.API.Create(ctx, account); err != nil {
 		return "", fmt.Errorf("ServiceAccount/%s: %w", name, err)
 	}
-	return c.Token(ctx, name)
+	return c.Token(ctx, name, Audiences()...)
 }
 
-// Token requests a token of a ServiceAccount, for the API server's own audience unless
-// others are given.
+// Token requests a token of a ServiceAccount for these audiences; without any it is for
+// the API server.
 func (c *Cluster) Token(ctx context.Context, account string, audiences ...string) (string, error) {
-	seconds := int64(tokenSeconds)
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: &seconds}}
-	answer, err := c.Kube.CoreV1().ServiceAccounts(c.Target.Namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	return c.token(ctx, account, authenticationv1.TokenRequestSpec{Audiences: audiences})
+}
+
+// BoundToken is Token for one that ends with a Secret.
+func (c *Cluster) BoundToken(ctx context.Context, account string, to *corev1.Secret) (string, error) {
+	return c.token(ctx, account, authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: to.Name, UID: to.UID},
+	})
+}
+
+func (c *Cluster) token(ctx context.Context, account string, spec authenticationv1.TokenRequestSpec) (string, error) {
+	spec.ExpirationSeconds = new(int64(tokenSeconds))
+	answer, err := c.Kube.CoreV1().ServiceAccounts(c.Target.Namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		return "", fmt.Errorf("ServiceAccount/%s: token: %w", account, err)
 	}
@@ -93,19 +104,21 @@ func (c *Cluster) Role(ctx context.Context, name, run, verb, service string) err
 	return nil
 }
 
-// AwaitAccess returns when the API server grants the very token the verb on the Service.
+// AwaitAccess returns when the API server grants the token's account the verb on the
+// Service. The token itself is for the services only, so its account is asked about.
 func (c *Cluster) AwaitAccess(ctx context.Context, token, verb, service string) error {
-	config := rest.AnonymousClientConfig(c.config)
-	config.BearerToken = token
-	kube, err := kubernetes.NewForConfig(config)
+	claims, err := claimsOf(token)
 	if err != nil {
 		return err
 	}
-	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+	user, _ := claims["sub"].(string)
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User:               user,
+		Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + c.Target.Namespace, "system:authenticated"},
 		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: c.Target.Namespace, Resource: "services", Name: service, Verb: verb},
 	}}
 	return wait.PollUntilContextCancel(ctx, reviewInterval, true, func(ctx context.Context) (bool, error) {
-		answer, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		answer, err := c.Kube.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 		if err != nil {
 			return false, fmt.Errorf("access review of %s on services/%s: %w", verb, service, err)
 		}
@@ -131,29 +144,39 @@ func (c *Cluster) meta(name, run string) metav1.ObjectMeta {
 // same claims, over since a minute, signed with the cluster's own key (PEM). The API
 // server issues no token for less than ten minutes, which no spec can wait for.
 func Expire(token string, key []byte) (string, error) {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return "", errors.New("token: not a JWT")
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	claims, err := claimsOf(token)
 	if err != nil {
-		return "", fmt.Errorf("token: claims: %w", err)
-	}
-	var claims map[string]any
-	if err := json.Unmarshal(raw, &claims); err != nil {
-		return "", fmt.Errorf("token: claims: %w", err)
+		return "", err
 	}
 	over := time.Now().Add(-time.Minute)
 	claims["exp"], claims["iat"], claims["nbf"] = over.Unix(), over.Add(-time.Hour).Unix(), over.Add(-time.Hour).Unix()
-	if raw, err = json.Marshal(claims); err != nil {
+	raw, err := json.Marshal(claims)
+	if err != nil {
 		return "", err
 	}
-	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString(raw)
+	signed := token[:strings.Index(token, ".")] + "." + base64.RawURLEncoding.EncodeToString(raw)
 	signature, err := sign(key, sha256.Sum256([]byte(signed)))
 	if err != nil {
 		return "", err
 	}
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature), nil
+}
+
+// claimsOf returns what a JSON Web Token says.
+func claimsOf(token string) (map[string]any, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, errors.New("token: not a JWT")
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return nil, fmt.Errorf("token: claims: %w", err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(raw, &claims); err != nil {
+		return nil, fmt.Errorf("token: claims: %w", err)
+	}
+	return claims, nil
 }
 
 // sign signs as RS256 or ES256 do: kubeadm makes keys of either kind.

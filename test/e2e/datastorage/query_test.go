@@ -107,6 +107,8 @@ var _ = Describe("A query", func() {
 		Entry("the outcome is unknown", SpecTimeout(brief), "event_outcome", "maybe"),
 		Entry("the time is none", SpecTimeout(brief), "since", "yesterday"),
 		Entry("the cursor was made up", SpecTimeout(brief), "cursor", "made-up"),
+		Entry("a filter is misspelt", SpecTimeout(brief), "corelation_id", "rr-1"),
+		Entry("a filter is empty", SpecTimeout(brief), "correlation_id", ""),
 	)
 
 	It("for an id that nobody wrote is 404", SpecTimeout(brief), func(ctx SpecContext) {

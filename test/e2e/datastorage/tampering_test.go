@@ -63,6 +63,47 @@ var _ = Describe("A stored event", func() {
 	})
 })
 
+var _ = Describe("DataStorage's account of the database", func() {
+	It("owns nothing and is no superuser", SpecTimeout(brief), func(ctx SpecContext) {
+		stored(ctx, audit.NewEvent(correlation())) // so that it is connected
+		db := database(ctx)
+		var superuser, creates bool
+		var owned int
+		Expect(db.QueryRow(ctx, `SELECT bool_or(rolsuper), bool_or(rolcreaterole OR rolcreatedb), count(c.oid) FROM pg_stat_activity AS a
+			JOIN pg_roles AS r ON r.oid = a.usesysid LEFT JOIN pg_class AS c ON c.relowner = r.oid
+			WHERE a.usename = 'datastorage_server'`).Scan(&superuser, &creates, &owned)).To(Succeed())
+		Expect(superuser || creates).To(BeFalse())
+		Expect(owned).To(BeZero())
+	})
+
+	DescribeTable("may not", func(ctx SpecContext, statement string) {
+		event := audit.NewEvent(correlation())
+		stored(ctx, event)
+		tx := must(database(ctx).Begin(ctx))
+		_, err := tx.Exec(ctx, "SET LOCAL ROLE datastorage_server")
+		Expect(err).NotTo(HaveOccurred())
+		_, err = tx.Exec(ctx, statement)
+		Expect(sqlState(err)).To(Equal("42501"), "%v", err)
+		Expect(tx.Rollback(ctx)).To(Succeed())
+	},
+		Entry("switch off what keeps events as they are", SpecTimeout(brief), "ALTER TABLE audit_events DISABLE TRIGGER USER"),
+		Entry("remove events", SpecTimeout(brief), "DELETE FROM audit_events"),
+		Entry("remove a chain", SpecTimeout(brief), "DELETE FROM audit_chains"),
+		Entry("run a program", SpecTimeout(brief), "COPY (SELECT 1) TO PROGRAM 'true'"),
+	)
+})
+
+var _ = Describe("An event that was written", func() {
+	It("names the writer, as the API server knows him", SpecTimeout(brief), func(ctx SpecContext) {
+		event := audit.NewEvent(correlation())
+		event.ActorID = new("somebody else")
+		stored(ctx, event)
+		events := must(storage.Of(ctx, event.CorrelationID))
+		Expect(events).To(HaveLen(1))
+		Expect(events[0].RecordedBy).To(HaveValue(And(HavePrefix("system:serviceaccount:"), ContainSubstring("both"))))
+	})
+})
+
 var _ = Describe("A chain", func() {
 	It("is valid as it was written", SpecTimeout(brief), func(ctx SpecContext) {
 		chain := correlation()

@@ -238,11 +238,25 @@ var _ = Describe("A body", func() {
 		Entry("the outcome is unknown", SpecTimeout(brief), "event_outcome", "maybe"),
 		Entry("the time is none", SpecTimeout(brief), "event_timestamp", "yesterday"),
 		Entry("the id is no UUID", SpecTimeout(brief), "event_id", "42"),
+		Entry("the id is all zeros", SpecTimeout(brief), "event_id", uuid.Nil),
+		Entry("the data has too many values", SpecTimeout(brief), "event_data", map[string]any{"list": make([]int, 100_001)}),
 		Entry("the data is no object", SpecTimeout(brief), "event_data", []int{1, 2, 3}),
 		Entry("a text is a number", SpecTimeout(brief), "event_type", 7),
 		Entry("a duration is negative", SpecTimeout(brief), "duration_ms", -1),
 		Entry("a field is unknown", SpecTimeout(brief), "colour", "green"),
 	)
+
+	It("may not have the id of an event that says something else", SpecTimeout(brief), func(ctx SpecContext) {
+		event := audit.NewEvent(correlation())
+		stored(ctx, event)
+		event.EventOutcome = "failure"
+		Expect(must(storage.WriteAll(ctx, []client.EventRequest{audit.NewEvent(event.CorrelationID), event}))).To(BeProblem(http.StatusConflict, "event-id-taken"))
+		Expect(must(found(ctx, event.CorrelationID))).To(ConsistOf(event.EventID.String()))
+	})
+
+	It("may write a whole number in any form of JSON", SpecTimeout(brief), func(ctx SpecContext) {
+		Expect(must(storage.Post(ctx, audit.EventsPath, changed(func(fields map[string]any) { fields["duration_ms"] = json.RawMessage("1e3") })))).To(HaveStatus(http.StatusCreated))
+	})
 
 	DescribeTable("is refused when it is", func(ctx SpecContext, path, body, slug string) {
 		Expect(must(storage.Post(ctx, path, []byte(body)))).To(BeProblem(http.StatusBadRequest, slug))

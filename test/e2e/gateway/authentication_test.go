@@ -37,6 +37,11 @@ var _ = Describe("A sender", func() {
 		Expect(must(gateway.As(foreign).Alerts(ctx, alert(workload(ctx))))).To(BeProblem(http.StatusUnauthorized, "unauthorized"))
 	})
 
+	It("is not let in with a token for the API server", SpecTimeout(brief), func(ctx SpecContext) {
+		own := must(kube.Token(ctx, run.Name("sender")))
+		Expect(must(gateway.As(own).Alerts(ctx, alert(workload(ctx))))).To(BeProblem(http.StatusUnauthorized, "unauthorized"))
+	})
+
 	It("is not let in with a token whose account is gone", SpecTimeout(brief), func(ctx SpecContext) {
 		name := uniqueName("gone")
 		token := must(run.Account(ctx, kube, name, "gateway-signal-sender"))

@@ -24,6 +24,18 @@ func work(ctx context.Context, rr *v1alpha1.RemediationRequest, change func(*v1a
 	Expect(kube.API.Status().Patch(ctx, rr, before)).To(Succeed())
 }
 
+var _ = Describe("A problem whose request was deleted", func() {
+	It("gets a request with a name that none has had, and so audit events of its own", SpecTimeout(brief), func(ctx SpecContext) {
+		ns := workload(ctx)
+		first := created(ctx, alert(ns))
+		Expect(kube.API.Delete(ctx, remediation(ctx, first))).To(Succeed())
+		second := created(ctx, alert(ns))
+		Expect(second.Fingerprint).To(Equal(first.Fingerprint))
+		Expect(second.Name).NotTo(Equal(first.Name))
+		Expect(audited(ctx, second.Name, 2)).To(HaveLen(2))
+	})
+})
+
 var _ = Describe("A problem that is known already", func() {
 	It("is answered with 202 and the name of its RemediationRequest", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)

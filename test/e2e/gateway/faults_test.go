@@ -2,8 +2,10 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -188,6 +190,21 @@ var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriorit
 		Expect(counted(ctx).Value("audit_events_dropped_total")).To(BeZero())
 	})
 
+	It("every audit event arrives, also those of a Gateway that is killed meanwhile", SpecTimeout(broken), func(ctx SpecContext) {
+		up := away(ctx, dataStorageApp)
+		ns := workload(ctx)
+		response := created(ctx, alert(ns))
+		for range 5 {
+			Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
+		}
+		restart(ctx)
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
+			Should(HaveStatus(http.StatusAccepted), "the new process takes signals")
+		Expect(up(ctx)).To(Succeed())
+		audited(ctx, response.Name, 8)
+		Expect(counted(ctx).Value("audit_events_dropped_total")).To(BeZero())
+	})
+
 	It("a Gateway that starts lives, and is ready once DataStorage is", SpecTimeout(broken), func(ctx SpecContext) {
 		attach := detached(ctx, "", "data-storage-service")
 		restart(ctx)
@@ -335,6 +352,53 @@ var _ = Describe("When one sender keeps asking for what does not exist", Serial,
 		Expect(together(ctx, bad...)).To(Equal(map[int]int{http.StatusOK: 60}))
 		Expect(counted(ctx).Value("gateway_circuit_breaker_state")).To(BeZero())
 		created(ctx, alert(workload(ctx)))
+	})
+})
+
+var _ = Describe("When many send the worst bodies there are at once", Serial, Label("fault"), SpecPriority(last), func() {
+	It("the Gateway's process goes on, and takes small ones meanwhile", SpecTimeout(broken), func(ctx SpecContext) {
+		ns := workload(ctx)
+		before := must(world.Pods(ctx, gatewayApp))
+		// Each fills the largest body that is taken; none of them is padded with what costs nothing.
+		fill := func(head, unit, tail string) []byte {
+			n := (limitBytes - len(head) - len(tail)) / len(unit)
+			return []byte(head + strings.TrimSuffix(strings.Repeat(unit, n), ",") + tail)
+		}
+		common := fmt.Sprintf(`{"commonLabels":{"alertname":"Down","namespace":%q,"replicaset":"app"},"alerts":[`, ns.Name)
+		large := must(json.Marshal(signals.Notify(copies(8, alert(ns).With("description", strings.Repeat("x", 100<<10)))...)))
+		bodies := [][]byte{
+			fill(common, `{},`, `{"startsAt":"2026-01-01T00:00:00Z"}]}`),
+			fill(`{"alerts":[{"labels":{"alertname":"Down"},"x":[`, `1,`, `1]}]}`),
+			fill(`{"alerts":[{"labels":{"alertname":"Down"},"x":[`, `{"":{}},`, `{}]}]}`),
+			fill(`{"alerts":`, `[`, ``),
+			fill(`{"alerts":[{"labels":{"alertname":"Down","x":"`, `\u0000`, `"}}]}`),
+			large,
+		}
+		var mu sync.Mutex
+		codes := map[int]int{}
+		var storm errgroup.Group
+		for i := range 120 {
+			storm.Go(func() error {
+				response, err := gateway.Post(ctx, signals.PrometheusPath, bodies[i%len(bodies)])
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				codes[response.Code]++
+				return nil
+			})
+		}
+		for range 20 {
+			Expect(send(ctx, alert(ns)).Code).To(BeElementOf(http.StatusCreated, http.StatusAccepted), "a small one")
+		}
+		Expect(storm.Wait()).To(Succeed(), "every body is answered")
+		Expect(codes[http.StatusServiceUnavailable]).To(BeNumerically(">", 0), "the bound was met: %v", codes)
+		after := must(world.Pods(ctx, gatewayApp))
+		Expect(after).To(HaveLen(len(before)))
+		for i := range after {
+			Expect(after[i].Status.ContainerStatuses[0].RestartCount).To(Equal(before[i].Status.ContainerStatuses[0].RestartCount), "%s was killed: %v", after[i].Name, codes)
+		}
 	})
 })
 

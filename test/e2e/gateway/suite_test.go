@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
+	"kubernaut.ai/e2e/test/e2e/alertmanager"
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/audit"
 	"kubernaut.ai/e2e/test/e2e/cluster"
@@ -76,7 +77,8 @@ func beRejectedFor(reason string) OmegaMatcher {
 var (
 	run     *session.Session
 	kube    *cluster.Cluster
-	gateway *signals.Sender // allowed to send
+	gateway *signals.Sender            // allowed to send
+	monitor *alertmanager.Alertmanager // sends to the Gateway what it is told
 	events  *audit.Trail
 	world   *faults.Injector
 	said    = &journal.Journal{}
@@ -127,6 +129,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 		Token:  run.Tokens["sender"],
 		Client: &http.Client{Transport: said.Transport(newTransport())},
 	}
+	monitor = &alertmanager.Alertmanager{Address: must(run.Target.Address("alertmanager", "web")), Client: &http.Client{Transport: said.Transport(newTransport()), Timeout: settled}}
 	events = must(audit.Connect(ctx, kube, run.Tokens["auditor"], said.Transport))
 	common = managed(ctx)
 }, NodeTimeout(broken))

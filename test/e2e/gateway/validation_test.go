@@ -14,7 +14,7 @@ import (
 )
 
 // limitBytes is the largest body that the Gateway takes.
-const limitBytes = 256 << 10
+const limitBytes = 2 << 20
 
 // sized is an alert as a body of exactly this many bytes.
 func sized(ns *workloads.Namespace, bytes int) []byte {
@@ -95,14 +95,25 @@ var _ = Describe("A body", func() {
 		Expect(string(response.Body)).NotTo(Or(ContainSubstring("Go "), ContainSubstring(".go:"), ContainSubstring("struct"), ContainSubstring("goroutine")))
 	})
 
-	It("is taken at the limit of 256 KiB", SpecTimeout(brief), func(ctx SpecContext) {
-		Expect(must(gateway.Post(ctx, signals.PrometheusPath, sized(workload(ctx), limitBytes)))).To(HaveStatus(http.StatusCreated))
+	It("is taken at the limit of 2 MiB", SpecTimeout(broken), func(ctx SpecContext) {
+		storm := copies(400, alert(workload(ctx)).With("description", strings.Repeat("x", 2000)))
+		body := must(json.Marshal(signals.Notify(storm...)))
+		body = append(body, strings.Repeat(" ", limitBytes-len(body))...)
+		response := must(gateway.Post(ctx, signals.PrometheusPath, body))
+		Expect(response).To(HaveStatus(http.StatusMultiStatus))
+		Expect(response.Summary.Created + response.Summary.Deduplicated).To(Equal(len(storm)))
+	})
+
+	It("with one alert is taken up to what the cluster stores", SpecTimeout(brief), func(ctx SpecContext) {
+		Expect(must(gateway.Post(ctx, signals.PrometheusPath, sized(workload(ctx), 256<<10)))).To(HaveStatus(http.StatusCreated))
+		Expect(must(gateway.Post(ctx, signals.PrometheusPath, sized(workload(ctx), limitBytes)))).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
 	})
 
 	It("is refused one byte above the limit", SpecTimeout(brief), func(ctx SpecContext) {
 		ns := workload(ctx)
 		response := must(gateway.Post(ctx, signals.PrometheusPath, sized(ns, limitBytes+1)))
 		Expect(response).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
+		Expect(response.Problem().Detail).To(ContainSubstring("max_alerts"), "the sender is told what to do")
 		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
 	})
 

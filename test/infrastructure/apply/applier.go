@@ -15,7 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // Options are what an Applier may be told; the zero value is good.
@@ -57,9 +58,9 @@ func New(config *rest.Config, options Options) (*Applier, error) {
 
 // Open is New for the cluster that a kubeconfig file names.
 func Open(kubeconfig string, options Options) (*Applier, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	config, err := kube.Config(kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", kubeconfig, err)
+		return nil, err
 	}
 	return New(config, options)
 }
@@ -73,7 +74,7 @@ var (
 // resource returns the door to the objects of ref's kind, in ref's namespace when
 // the kind has namespaces.
 func (a *Applier) resource(ctx context.Context, ref Ref) (dynamic.ResourceInterface, schema.GroupVersionResource, error) {
-	mapping, err := a.mapper.RESTMappingWithContext(quiet(ctx), ref.GroupKind(), ref.Version)
+	mapping, err := a.mapper.RESTMappingWithContext(kube.Quiet(ctx), ref.GroupKind(), ref.Version)
 	if err != nil {
 		return nil, schema.GroupVersionResource{}, err
 	}

@@ -2,26 +2,18 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
-	"golang.org/x/sync/errgroup"
-	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // parallel is how many objects of one rank are sent at once. Components have a
@@ -33,8 +25,9 @@ const parallel = 16
 // refused. Kinds go in the order that their dependencies need; new custom resource
 // definitions are served before it goes on.
 //
-// It converges: applying twice changes nothing, a Job that failed or differs is
-// made anew, and pods that a node holds back after crashes start over. Failures
+// It converges: applying twice changes nothing, a Job that failed and whatever differs in
+// what can be set once only is made anew, with its pods, and pods that a node holds back
+// after crashes start over. What the manifests no longer have is Prune's. Failures
 // that pass are retried until ctx ends. An error names every object that was
 // refused; the ChangeSet holds what was done before it.
 func (a *Applier) Apply(ctx context.Context, objs []*unstructured.Unstructured) (ChangeSet, error) {
@@ -55,30 +48,16 @@ func (a *Applier) Apply(ctx context.Context, objs []*unstructured.Unstructured) 
 // applyRow applies objects that do not depend on each other. One that is refused
 // does not stop the others: all refusals are reported at once.
 func (a *Applier) applyRow(ctx context.Context, objs []*unstructured.Unstructured) (ChangeSet, error) {
-	actions := make([]Action, len(objs))
-	refused := make([]error, len(objs))
-	var group errgroup.Group
-	group.SetLimit(parallel)
-	for i, obj := range objs {
-		group.Go(func() error {
-			err := retry(ctx, transient, func() (err error) {
-				actions[i], err = a.applyOne(ctx, obj)
-				return err
-			})
-			if err != nil {
-				refused[i] = fmt.Errorf("%s: apply: %w", RefOf(obj), err)
-			}
-			return nil
+	return inParallel(objs, func(obj *unstructured.Unstructured) (action Action, err error) {
+		err = kube.Retry(ctx, kube.Transient, func() error {
+			action, err = a.applyOne(ctx, obj)
+			return err
 		})
-	}
-	_ = group.Wait() // its functions return no error
-	var changes ChangeSet
-	for i, obj := range objs {
-		if refused[i] == nil {
-			changes = append(changes, Change{Object: RefOf(obj), Action: actions[i]})
+		if err != nil {
+			return "", fmt.Errorf("%s: apply: %w", RefOf(obj), err)
 		}
-	}
-	return changes, errors.Join(refused...)
+		return action, nil
+	})
 }
 
 // applyOne sends one object.
@@ -94,7 +73,7 @@ func (a *Applier) applyOne(ctx context.Context, obj *unstructured.Unstructured) 
 	if err != nil {
 		return "", err
 	}
-	filled, err := a.fill(ctx, obj, current)
+	filled, err := a.fill(ctx, a.labelled(obj), current)
 	if err != nil {
 		return "", err
 	}
@@ -108,7 +87,10 @@ func (a *Applier) applyOne(ctx context.Context, obj *unstructured.Unstructured) 
 		}
 	}
 	applied, err := a.patch(ctx, resource, filled)
-	if isJob(obj) && current != nil && immutable(err) {
+	if current != nil && immutable(err) {
+		if !a.made(current) {
+			return "", fmt.Errorf("%w; what is there was made by others: remove it or choose another name", err)
+		}
 		return a.replace(ctx, resource, filled, current)
 	}
 	switch {
@@ -150,149 +132,6 @@ func same(before, after *unstructured.Unstructured) bool {
 	return equality.Semantic.DeepEqual(asked(before), asked(after))
 }
 
-func isJob(obj *unstructured.Unstructured) bool {
-	return obj.GroupVersionKind().GroupKind() == schema.GroupKind{Group: batchv1.GroupName, Kind: "Job"}
-}
-
-// immutable reports whether an object was refused because it would change what
-// can be set once only, as a Job's template.
-func immutable(err error) bool {
-	var status apierrors.APIStatus
-	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
-		return false
-	}
-	for _, cause := range status.Status().Details.Causes {
-		if strings.Contains(cause.Message, "immutable") {
-			return true
-		}
-	}
-	return false
-}
-
-// useless reports whether Wait would take a Job for failed: it has, or its pods
-// have, or are held back.
-func (a *Applier) useless(ctx context.Context, obj *unstructured.Unstructured) (bool, error) {
-	var job batchv1.Job
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &job); err != nil {
-		return false, err
-	}
-	for _, condition := range job.Status.Conditions {
-		if condition.Status == corev1.ConditionTrue {
-			switch condition.Type {
-			case batchv1.JobFailed:
-				return true, nil
-			case batchv1.JobComplete:
-				return false, nil
-			}
-		}
-	}
-	if job.Status.Failed >= finalJobFailures {
-		return true, nil
-	}
-	held, err := a.heldBack(ctx, obj)
-	return len(held) > 0, err
-}
-
-// replace deletes a Job with its pods, waits until it is gone and makes it anew.
-func (a *Applier) replace(ctx context.Context, resource dynamic.ResourceInterface, obj, current *unstructured.Unstructured) (Action, error) {
-	uid, foreground := current.GetUID(), metav1.DeletePropagationForeground
-	err := resource.Delete(ctx, current.GetName(), metav1.DeleteOptions{
-		PropagationPolicy: &foreground, Preconditions: &metav1.Preconditions{UID: &uid},
-	})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return "", err
-	}
-	if err := gone(ctx, resource, current); err != nil {
-		return "", fmt.Errorf("deleting the one before: %w", err)
-	}
-	_, err = a.patch(ctx, resource, obj)
-	return Replaced, err
-}
-
-// gone watches an object until it, as told by its UID, is no more.
-func gone(ctx context.Context, resource dynamic.ResourceInterface, obj *unstructured.Unstructured) error {
-	only := fields.OneTermEqualSelector("metadata.name", obj.GetName()).String()
-	source := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.FieldSelector = only
-			return resource.List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.FieldSelector = only
-			return resource.Watch(ctx, options)
-		},
-	}
-	absent := func(store cache.Store) (bool, error) {
-		for _, item := range store.List() {
-			if accessor, err := meta.Accessor(item); err == nil && accessor.GetUID() == obj.GetUID() {
-				return false, nil
-			}
-		}
-		return true, nil
-	}
-	deleted := func(event watch.Event) (bool, error) {
-		accessor, err := meta.Accessor(event.Object)
-		if err != nil {
-			return false, nil
-		}
-		return event.Type == watch.Deleted || accessor.GetUID() != obj.GetUID(), nil
-	}
-	_, err := watchtools.UntilWithSync(quiet(ctx), source, &unstructured.Unstructured{}, absent, deleted)
-	return err
-}
-
-// restart deletes the pods of a workload that a node holds back, so that they
-// start over now, when what they lacked may be there.
-func (a *Applier) restart(ctx context.Context, workload *unstructured.Unstructured) (Action, error) {
-	switch workload.GetKind() {
-	case "Deployment", "StatefulSet", "DaemonSet":
-	default:
-		return Unchanged, nil
-	}
-	held, err := a.heldBack(ctx, workload)
-	if err != nil || len(held) == 0 {
-		return Unchanged, err
-	}
-	for _, pod := range held {
-		err := a.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return "", err
-		}
-	}
-	return Restarted, nil
-}
-
-// heldBack returns the pods of a workload that have crashed or lack their image or
-// configuration, so that the node waits longer and longer before it tries again.
-func (a *Applier) heldBack(ctx context.Context, workload *unstructured.Unstructured) ([]corev1.Pod, error) {
-	field, _, err := unstructured.NestedMap(workload.Object, "spec", "selector")
-	if err != nil {
-		return nil, err
-	}
-	var labels metav1.LabelSelector
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(field, &labels); err != nil {
-		return nil, err
-	}
-	selector, err := metav1.LabelSelectorAsSelector(&labels)
-	if err != nil {
-		return nil, err
-	}
-	pods, err := a.client.CoreV1().Pods(workload.GetNamespace()).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
-	if err != nil {
-		return nil, err
-	}
-	var held []corev1.Pod
-	for _, pod := range pods.Items {
-		for _, symptom := range podSymptoms(&pod) {
-			if symptom.held {
-				held = append(held, pod)
-				break
-			}
-		}
-	}
-	return held, nil
-}
-
 // serve waits until the API server serves the kinds that row defines, so that the
 // next row can use them.
 func (a *Applier) serve(ctx context.Context, row []*unstructured.Unstructured) error {
@@ -321,11 +160,11 @@ func (a *Applier) serve(ctx context.Context, row []*unstructured.Unstructured) e
 // discover waits until the API server lists a kind, which it does a moment after
 // the definition is established.
 func (a *Applier) discover(ctx context.Context, kind schema.GroupKind) error {
-	again := func(err error) bool { return meta.IsNoMatchError(err) || transient(err) }
-	return retry(ctx, again, func() error {
-		_, err := a.mapper.RESTMappingWithContext(quiet(ctx), kind)
+	again := func(err error) bool { return meta.IsNoMatchError(err) || kube.Transient(err) }
+	return kube.Retry(ctx, again, func() error {
+		_, err := a.mapper.RESTMappingWithContext(kube.Quiet(ctx), kind)
 		if meta.IsNoMatchError(err) {
-			a.mapper.ResetWithContext(quiet(ctx))
+			a.mapper.ResetWithContext(kube.Quiet(ctx))
 		}
 		return err
 	})

@@ -15,9 +15,11 @@ const (
 	Configured Action = "configured"
 	// Unchanged means that the object was there as wanted.
 	Unchanged Action = "unchanged"
-	// Replaced means that a Job that had failed, was stuck or differed was deleted
-	// and made anew.
+	// Replaced means that the object was deleted and made anew: it differed in what can
+	// be set once only, or was a Job that had failed or was stuck.
 	Replaced Action = "replaced"
+	// Removed means that the object was made by an Apply before and is wanted no more.
+	Removed Action = "removed"
 	// Restarted means that a workload was there as wanted, but pods of it that had
 	// crashed or lacked their image were deleted: waiting out the node's back-off
 	// takes up to five minutes.
@@ -48,7 +50,7 @@ func (s ChangeSet) String() string {
 // Summary counts the actions: "3 created, 1 unchanged".
 func (s ChangeSet) Summary() string {
 	var parts []string
-	for _, action := range []Action{Created, Configured, Replaced, Restarted, Unchanged} {
+	for _, action := range []Action{Created, Configured, Replaced, Restarted, Removed, Unchanged} {
 		n := 0
 		for _, change := range s {
 			if change.Action == action {

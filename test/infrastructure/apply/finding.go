@@ -61,10 +61,16 @@ func (v *view) look(ref Ref) finding {
 		found = lookAtStatus(obj)
 	}
 	found.object = ref
+	pods := v.podsOf(obj)
+	if found.ready {
+		if waiting := v.notYet(obj, pods); waiting != "" {
+			found.ready, found.reason = false, waiting
+		}
+	}
 	if found.ready {
 		return found
 	}
-	for _, pod := range v.podsOf(obj) {
+	for _, pod := range pods {
 		found.symptoms = append(found.symptoms, podSymptoms(pod)...)
 	}
 	slices.SortStableFunc(found.symptoms, func(a, b symptom) int { return cmp.Compare(a.weight(), b.weight()) })
@@ -104,6 +110,44 @@ func lookAtStatus(obj *unstructured.Unstructured) finding {
 	return found
 }
 
+// notYet says that fewer of a workload's pods are ready than it wants, though its status
+// counts them: after a restart of the node that status stands until its controller runs
+// again. Empty is well.
+func (v *view) notYet(obj *unstructured.Unstructured, pods []*corev1.Pod) string {
+	wanted, counted := replicas(obj)
+	if !counted {
+		return ""
+	}
+	if obj.GetKind() == "StatefulSet" { // an update may be meant for some of its pods only
+		pods = filter(v.pods, func(pod *corev1.Pod) bool { return metav1.IsControlledBy(pod, obj) })
+	}
+	ready := int64(len(filter(pods, isReady)))
+	if ready >= wanted {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d pods ready", ready, wanted)
+}
+
+// replicas is how many pods a workload wants, if it is of a kind that says so.
+func replicas(obj *unstructured.Unstructured) (wanted int64, counted bool) {
+	if obj.GroupVersionKind().Group != appsv1.GroupName {
+		return 0, false
+	}
+	switch obj.GetKind() {
+	case "Deployment", "StatefulSet", "ReplicaSet":
+	case "DaemonSet":
+		wanted, _, _ := unstructured.NestedInt64(obj.Object, "status", "desiredNumberScheduled")
+		return wanted, true
+	default:
+		return 0, false
+	}
+	wanted, given, _ := unstructured.NestedInt64(obj.Object, "spec", "replicas")
+	if !given {
+		wanted = 1
+	}
+	return wanted, true
+}
+
 // lookAtJob takes only a complete Job for ready: kstatus takes a running one.
 func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
 	var job batchv1.Job
@@ -129,7 +173,7 @@ func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
 }
 
 // lookAtService takes a Service that selects pods for ready when it has an address
-// to send to.
+// to send to, that of a pod which is ready now, or when nobody asked for pods.
 func (v *view) lookAtService(obj *unstructured.Unstructured) finding {
 	found := lookAtStatus(obj)
 	selector, _, _ := unstructured.NestedMap(obj.Object, "spec", "selector")
@@ -137,17 +181,66 @@ func (v *view) lookAtService(obj *unstructured.Unstructured) finding {
 	if !found.ready || len(selector) == 0 || kind == string(corev1.ServiceTypeExternalName) {
 		return found
 	}
+	early, _, _ := unstructured.NestedBool(obj.Object, "spec", "publishNotReadyAddresses")
 	for _, slice := range v.slices {
 		if slice.Namespace != obj.GetNamespace() || slice.Labels[discoveryv1.LabelServiceName] != obj.GetName() {
 			continue
 		}
 		for _, endpoint := range slice.Endpoints {
-			if endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready {
+			if (endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready) && v.serves(endpoint, slice.Namespace, early) {
 				return found
 			}
 		}
 	}
+	if v.nobodyWanted(obj.GetNamespace(), selector) {
+		return found
+	}
 	return finding{reason: "no ready address"}
+}
+
+// serves tells whether an endpoint is that of a pod which has its address and is ready
+// now, or need not be. An endpoint of anything else is believed.
+func (v *view) serves(endpoint discoveryv1.Endpoint, namespace string, early bool) bool {
+	target := endpoint.TargetRef
+	if target == nil || target.Kind != "Pod" {
+		return true
+	}
+	return slices.ContainsFunc(v.pods, func(pod *corev1.Pod) bool {
+		return pod.Namespace == namespace && pod.UID == target.UID && (early || isReady(pod)) && slices.ContainsFunc(pod.Status.PodIPs, func(ip corev1.PodIP) bool {
+			return slices.Contains(endpoint.Addresses, ip.IP)
+		})
+	})
+}
+
+// nobodyWanted tells whether the workloads whose pods a selector takes, of those that are
+// waited for, want no pods. There is at least one: a selector that takes nothing is a
+// mistake.
+func (v *view) nobodyWanted(namespace string, selector map[string]any) bool {
+	found := false
+	for _, obj := range v.objects {
+		if obj == nil || obj.GetNamespace() != namespace {
+			continue
+		}
+		wanted, counted := replicas(obj)
+		labels, _, _ := unstructured.NestedMap(obj.Object, "spec", "template", "metadata", "labels")
+		if !counted || !contains(labels, selector) {
+			continue
+		}
+		if wanted > 0 {
+			return false
+		}
+		found = true
+	}
+	return found
+}
+
+func contains(labels, selector map[string]any) bool {
+	for key, value := range selector {
+		if labels[key] != value {
+			return false
+		}
+	}
+	return true
 }
 
 // lookAtPod takes a failed Pod for failed: kstatus takes it for done.

@@ -155,6 +155,140 @@ spec: {clusterIP: 10.0.0.1, selector: {app: web}}
 	})
 }
 
+// served returns an EndpointSlice of the Service web with one address, of a pod.
+func served(uid, address string) *discoveryv1.EndpointSlice {
+	yes := true
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		Endpoints: []discoveryv1.Endpoint{{
+			Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: &yes},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", UID: types.UID(uid)},
+		}},
+	}
+}
+
+// listening returns a pod with an address, ready or not.
+func listening(uid, address string, ready corev1.ConditionStatus) *corev1.Pod {
+	pod := pod(corev1.PodStatus{
+		PodIPs:     []corev1.PodIP{{IP: address}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}},
+	})
+	pod.UID = types.UID(uid)
+	return pod
+}
+
+// After a restart of the node the EndpointSlices and the status of workloads stay as they
+// were until their controllers run again.
+func TestStatusFromBeforeARestartIsNotBelieved(t *testing.T) {
+	service := parse(t, `
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: apps}
+spec: {clusterIP: 10.0.0.1, selector: {app: web}}
+`)
+	early := service.DeepCopy()
+	if err := unstructured.SetNestedField(early.Object, true, "spec", "publishNotReadyAddresses"); err != nil {
+		t.Fatal(err)
+	}
+	slices := []*discoveryv1.EndpointSlice{served("a", "10.0.0.5")}
+	for _, test := range []struct {
+		name    string
+		service *unstructured.Unstructured
+		pods    []*corev1.Pod
+		want    bool
+	}{
+		{"an address of a pod that is ready", service, []*corev1.Pod{listening("a", "10.0.0.5", corev1.ConditionTrue)}, true},
+		{"an address of a pod that is not ready", service, []*corev1.Pod{listening("a", "10.0.0.5", corev1.ConditionFalse)}, false},
+		{"an address that the pod has no more", service, []*corev1.Pod{listening("a", "10.0.0.9", corev1.ConditionTrue)}, false},
+		{"an address of a pod that is gone", service, []*corev1.Pod{listening("b", "10.0.0.5", corev1.ConditionTrue)}, false},
+		{"an address of a pod that need not be ready", early, []*corev1.Pod{listening("a", "10.0.0.5", corev1.ConditionFalse)}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if found := look(test.service, view{slices: slices, pods: test.pods}); found.ready != test.want {
+				t.Errorf("got ready=%v (%s), want %v", found.ready, found.reason, test.want)
+			}
+		})
+	}
+
+	set := parse(t, `
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: store, namespace: apps, uid: stateful, generation: 1}
+spec: {replicas: 1, updateStrategy: {type: RollingUpdate}}
+status: {observedGeneration: 1, replicas: 1, readyReplicas: 1, currentReplicas: 1, updatedReplicas: 1, currentRevision: b, updateRevision: b}
+`)
+	agents := parse(t, `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: apps, uid: daemon, generation: 1, annotations: {deprecated.daemonset.template.generation: "1"}}
+status: {observedGeneration: 1, desiredNumberScheduled: 1, currentNumberScheduled: 1, updatedNumberScheduled: 1, numberAvailable: 1, numberReady: 1}
+`)
+	for _, test := range []struct {
+		name     string
+		workload *unstructured.Unstructured
+		labels   map[string]string
+	}{
+		{"StatefulSet", set, map[string]string{"controller-revision-hash": "b"}},
+		{"DaemonSet", agents, map[string]string{"pod-template-generation": "1"}},
+	} {
+		t.Run("a "+test.name+" whose pod", func(t *testing.T) {
+			pod := owned("it", test.workload.GetUID(), test.labels)
+			found := look(test.workload, view{pods: []*corev1.Pod{pod}})
+			if want := "Pod it: CrashLoopBackOff: exit 1"; found.ready || found.headline() != want {
+				t.Errorf("crashes: got ready=%v (%s), want %s", found.ready, found.headline(), want)
+			}
+			pod.Status = corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+			if found := look(test.workload, view{pods: []*corev1.Pod{pod}}); !found.ready {
+				t.Errorf("is ready: got %s", found.headline())
+			}
+			if found := look(test.workload, view{}); found.ready {
+				t.Error("is not there: got ready")
+			}
+		})
+	}
+}
+
+func TestServiceOfNoPodsIsReady(t *testing.T) {
+	service := parse(t, `
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: apps}
+spec: {clusterIP: 10.0.0.1, selector: {app: web}}
+`)
+	workload := func(name, app string, replicas int64) *unstructured.Unstructured {
+		obj := parse(t, `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME, namespace: apps}
+spec: {template: {metadata: {labels: {tier: front}}}}
+`)
+		obj.SetName(name)
+		_ = unstructured.SetNestedField(obj.Object, replicas, "spec", "replicas")
+		_ = unstructured.SetNestedField(obj.Object, app, "spec", "template", "metadata", "labels", "app")
+		return obj
+	}
+	for _, test := range []struct {
+		name      string
+		workloads []*unstructured.Unstructured
+		want      bool
+	}{
+		{"of a Deployment of no replicas", []*unstructured.Unstructured{workload("web", "web", 0)}, true},
+		{"of a Deployment of one", []*unstructured.Unstructured{workload("web", "web", 1)}, false},
+		{"of two Deployments, one of none", []*unstructured.Unstructured{workload("web", "web", 0), workload("web-2", "web", 1)}, false},
+		{"of nothing", []*unstructured.Unstructured{workload("other", "other", 0)}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			v := view{objects: map[Ref]*unstructured.Unstructured{RefOf(service): service}}
+			for _, workload := range test.workloads {
+				v.objects[RefOf(workload)] = workload
+			}
+			if found := v.look(RefOf(service)); found.ready != test.want {
+				t.Errorf("got ready=%v (%s), want %v", found.ready, found.reason, test.want)
+			}
+		})
+	}
+}
+
 // owned returns a crash-looping pod of a controller.
 func owned(name string, owner types.UID, labels map[string]string) *corev1.Pod {
 	pod := pod(container(waiting(crashLoop), terminated(1), 3))

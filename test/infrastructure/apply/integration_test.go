@@ -19,6 +19,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -330,21 +331,22 @@ spec:
 `
 
 // collectGarbage stands in for the controller that the API server lacks here: it
-// lets an object go whose deletion waits for its dependents.
-func collectGarbage(t *testing.T, a *Applier, namespace, name string) {
+// lets objects go whose deletion waits for their dependents.
+func collectGarbage(t *testing.T, a *Applier, resource schema.GroupVersionResource, namespace string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	t.Cleanup(func() { cancel(); <-done })
-	events, err := a.client.BatchV1().Jobs(namespace).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	all := a.dynamic.Resource(resource).Namespace(namespace)
+	events, err := all.Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		defer close(done)
 		for event := range events.ResultChan() {
-			if job, ok := event.Object.(*batchv1.Job); ok && job.DeletionTimestamp != nil && len(job.Finalizers) > 0 {
-				_, _ = a.client.BatchV1().Jobs(namespace).Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+			if obj, ok := event.Object.(*unstructured.Unstructured); ok && obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) > 0 {
+				_, _ = all.Patch(ctx, obj.GetName(), types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 			}
 		}
 	}()
@@ -353,7 +355,7 @@ func collectGarbage(t *testing.T, a *Applier, namespace, name string) {
 func TestApplyReplacesJobs(t *testing.T) {
 	t.Parallel()
 	a, namespace := connect(t)
-	collectGarbage(t, a, namespace, "migrations")
+	collectGarbage(t, a, batchv1.SchemeGroupVersion.WithResource("jobs"), namespace)
 	uid := func() types.UID {
 		t.Helper()
 		job, err := a.client.BatchV1().Jobs(namespace).Get(t.Context(), "migrations", metav1.GetOptions{})
@@ -464,17 +466,31 @@ func rollOut(t *testing.T, a *Applier, namespace, revision string, status corev1
 // becomeReady plays the controllers of a Deployment whose pods are ready.
 func becomeReady(t *testing.T, a *Applier, namespace string) {
 	t.Helper()
+	name := rollOut(t, a, namespace, "1", corev1.PodStatus{
+		PodIP: "10.1.1.1", PodIPs: []corev1.PodIP{{IP: "10.1.1.1"}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+	})
+	pod, err := a.client.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := a.client.AppsV1().Deployments(namespace).Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	setStatus(t, a, namespace, "deployments", "web", appsv1.DeploymentStatus{
-		ObservedGeneration: 1, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1,
+		ObservedGeneration: web.Generation, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1,
 		Conditions: []appsv1.DeploymentCondition{
 			{Type: appsv1.DeploymentAvailable, Status: corev1.ConditionTrue},
 			{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "NewReplicaSetAvailable"},
 		},
 	})
-	_, err := a.client.DiscoveryV1().EndpointSlices(namespace).Create(context.WithoutCancel(t.Context()), &discoveryv1.EndpointSlice{
+	_, err = a.client.DiscoveryV1().EndpointSlices(namespace).Create(context.WithoutCancel(t.Context()), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{GenerateName: "web-", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.1.1.1"}}},
+		Endpoints: []discoveryv1.Endpoint{{
+			Addresses: []string{"10.1.1.1"}, TargetRef: &corev1.ObjectReference{Kind: "Pod", UID: pod.UID},
+		}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Error(err)
@@ -595,6 +611,32 @@ func TestWaitForJobs(t *testing.T) {
 	want := "Job/" + namespace + "/migrations: not ready after "
 	if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "BackoffLimitExceeded: reached") {
 		t.Errorf("got %v, want %q... BackoffLimitExceeded", err, want)
+	}
+}
+
+func TestWaitForAJobThatIsDeletedAtItsEnd(t *testing.T) {
+	t.Parallel()
+	a, namespace := connect(t)
+	changes := mustApply(t, a, objects(t, namespace, strings.Replace(job, "spec:\n", "spec:\n  ttlSecondsAfterFinished: 0\n", 1)))
+	started := metav1.Now()
+	setStatus(t, a, namespace, "jobs", "migrations", batchv1.JobStatus{StartTime: &started})
+
+	result := waitFor(within(t, 20*time.Second), a, changes)
+	select {
+	case err := <-result:
+		t.Fatalf("took a running Job for done: %v", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	setStatus(t, a, namespace, "jobs", "migrations", batchv1.JobStatus{StartTime: &started, CompletionTime: &started, Succeeded: 1, Conditions: []batchv1.JobCondition{
+		{Type: batchv1.JobSuccessCriteriaMet, Status: corev1.ConditionTrue, LastTransitionTime: started},
+		{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: started},
+	}})
+	background := metav1.DeletePropagationBackground
+	if err := a.client.BatchV1().Jobs(namespace).Delete(t.Context(), "migrations", metav1.DeleteOptions{PropagationPolicy: &background}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; err != nil {
+		t.Errorf("got %v, want success: it was complete before it was deleted", err)
 	}
 }
 

@@ -1,8 +1,6 @@
 package apply
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -15,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // NotReadyError is a wait that ended before everything was ready.
@@ -83,7 +83,13 @@ func (a *Applier) notReady(ctx context.Context, findings []finding, after time.D
 		laggard := &result.Laggards[i]
 		group.Go(func() error { a.explain(ctx, found, laggard); return nil })
 	}
-	group.Go(func() error { result.Nodes = a.sickNodes(ctx); return nil })
+	group.Go(func() error {
+		var err error
+		if result.Nodes, err = kube.SickNodes(ctx, a.client); err != nil {
+			result.Nodes = []string{"nodes: " + err.Error()}
+		}
+		return nil
+	})
 	_ = group.Wait() // its functions return no error
 	return result
 }
@@ -151,18 +157,9 @@ func (a *Applier) explain(ctx context.Context, found finding, laggard *Laggard) 
 func (a *Applier) logTail(ctx context.Context, namespace string, symptom symptom) []string {
 	// The log of the container before is gone when the node has cleaned up.
 	for _, previous := range slices.Compact([]bool{symptom.previous, false}) {
-		tail, limit := int64(logLines), int64(logBytes)
-		data, err := a.client.CoreV1().Pods(namespace).GetLogs(symptom.pod, &corev1.PodLogOptions{
-			Container: symptom.container, Previous: previous, TailLines: &tail, LimitBytes: &limit,
-		}).DoRaw(ctx)
-		if err != nil || len(bytes.TrimSpace(data)) == 0 {
+		lines, err := kube.LogTail(ctx, a.client, namespace, symptom.pod, symptom.container, previous, logLines, logBytes)
+		if err != nil || len(lines) == 0 {
 			continue
-		}
-		var lines []string
-		for scanner := bufio.NewScanner(bytes.NewReader(data)); scanner.Scan(); {
-			if line := strings.TrimSpace(scanner.Text()); line != "" {
-				lines = append(lines, line)
-			}
 		}
 		return lines
 	}
@@ -186,49 +183,12 @@ func (a *Applier) warnings(ctx context.Context, object Ref, pods map[string]bool
 			involved.Kind == "ReplicaSet" && object.Kind == "Deployment" && strings.HasPrefix(involved.Name, object.Name+"-")
 	}
 	found := filter(events.Items, about)
-	slices.SortStableFunc(found, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
+	slices.SortStableFunc(found, func(a, b corev1.Event) int { return kube.EventTime(a).Compare(kube.EventTime(b)) })
 	var warnings []warning
 	for _, event := range found {
-		said := warning{event.InvolvedObject.Kind + "/" + event.InvolvedObject.Name, event.Reason, oneLine(event.Message)}
+		said := warning{event.InvolvedObject.Kind + "/" + event.InvolvedObject.Name, event.Reason, kube.OneLine(event.Message)}
 		warnings = slices.DeleteFunc(warnings, func(w warning) bool { return w.object == said.object && w.reason == said.reason })
 		warnings = append(warnings, said)
 	}
 	return warnings[max(0, len(warnings)-maxEvents):]
 }
-
-func eventTime(event corev1.Event) time.Time {
-	latest := event.LastTimestamp.Time
-	for _, other := range []time.Time{event.EventTime.Time, event.CreationTimestamp.Time} {
-		if other.After(latest) {
-			latest = other
-		}
-	}
-	if event.Series != nil && event.Series.LastObservedTime.After(latest) {
-		latest = event.Series.LastObservedTime.Time
-	}
-	return latest
-}
-
-// sickNodes returns the conditions of nodes that can be the cause: a full disk
-// shows up as an evicted or unscheduled pod.
-func (a *Applier) sickNodes(ctx context.Context) []string {
-	nodes, err := a.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return []string{"nodes: " + err.Error()}
-	}
-	var sick []string
-	for _, node := range nodes.Items {
-		for _, condition := range node.Status.Conditions {
-			good := corev1.ConditionFalse
-			if condition.Type == corev1.NodeReady {
-				good = corev1.ConditionTrue
-			}
-			if condition.Status != good {
-				sick = append(sick, fmt.Sprintf("Node/%s: %s is %s: %s", node.Name, condition.Type, condition.Status, oneLine(condition.Message)))
-			}
-		}
-	}
-	return sick
-}
-
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

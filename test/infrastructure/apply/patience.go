@@ -1,12 +1,18 @@
 package apply
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // patience remembers how long symptoms have lasted, as seen by this process: times
 // in the cluster come from another clock and are rounded to seconds.
 type patience struct {
 	since map[string]time.Time
 	old   map[string]bool // symptoms that date from before the wait
+	// excused are the restarts of containers that crashed while something else was still
+	// coming up, which they may need.
+	excused map[string]int32
 }
 
 // judge reports whether some symptom has lasted for too long, so that waiting on is
@@ -14,7 +20,8 @@ type patience struct {
 // zero means never.
 func (p *patience) judge(findings []finding, now time.Time) (final bool, again time.Duration) {
 	first := p.since == nil
-	since, old := map[string]time.Time{}, map[string]bool{}
+	since, old, excused := map[string]time.Time{}, map[string]bool{}, map[string]int32{}
+	coming := slices.ContainsFunc(findings, finding.comingUp)
 	for _, found := range findings {
 		for _, symptom := range found.symptoms {
 			key := found.object.String() + "/" + symptom.key()
@@ -27,6 +34,13 @@ func (p *patience) judge(findings []finding, now time.Time) (final bool, again t
 				old[key] = true
 				continue
 			}
+			excused[key] = p.excused[key]
+			if coming {
+				excused[key] = max(excused[key], symptom.restarts)
+			}
+			if symptom.restarts-excused[key] >= finalCrashes {
+				final = true
+			}
 			if symptom.patience == never {
 				continue
 			}
@@ -38,6 +52,16 @@ func (p *patience) judge(findings []finding, now time.Time) (final bool, again t
 			}
 		}
 	}
-	p.since, p.old = since, old
+	p.since, p.old, p.excused = since, old, excused
 	return final, again
+}
+
+// comingUp tells whether an object runs something, or will, that may yet become ready
+// by itself: none of its containers has crashed or been held back.
+func (f finding) comingUp() bool {
+	switch f.object.Kind {
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Pod":
+		return !slices.ContainsFunc(f.symptoms, func(s symptom) bool { return s.class != classWaiting })
+	}
+	return false
 }

@@ -4,7 +4,9 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // moment is what a pod looks like a while after the wait began.
@@ -72,6 +74,46 @@ func TestPatience(t *testing.T) {
 		})
 	}
 }
+
+func TestCrashesAreExcusedWhileWhatTheyMayNeedComesUp(t *testing.T) {
+	looping := func(restarts int32) finding {
+		return finding{object: Ref{GroupVersionKind: deployments, Name: "web"}, symptoms: podSymptoms(pod(container(waiting(crashLoop), terminated(1), restarts)))}
+	}
+	store := finding{object: Ref{GroupVersionKind: deployments, Name: "store"}, symptoms: podSymptoms(pod(container(running, corev1.ContainerState{}, 0)))}
+	service := finding{object: Ref{GroupVersionKind: schema.GroupVersionKind{Kind: "Service"}, Name: "web"}, reason: "no ready address"}
+	crashed := finding{object: Ref{GroupVersionKind: deployments, Name: "store"}, symptoms: podSymptoms(pod(container(waiting(crashLoop), terminated(1), 1)))}
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+
+	t.Run("restarted each second, until the store is ready and after", func(t *testing.T) {
+		var p patience
+		for s := range 5 {
+			if final, _ := p.judge([]finding{looping(int32(s)), service, store}, at(s)); final {
+				t.Fatalf("ended after %d s, though the store is coming up", s)
+			}
+		}
+		if final, _ := p.judge([]finding{looping(5), service}, at(5)); final {
+			t.Error("ended before the container could see the store that it needs")
+		}
+		if final, _ := p.judge([]finding{looping(6), service}, at(6)); !final {
+			t.Error("went on, though it has crashed twice beside a store that is ready")
+		}
+	})
+	t.Run("not beside what crashes as well", func(t *testing.T) {
+		var p patience
+		if final, _ := p.judge([]finding{looping(2), crashed}, at(0)); !final {
+			t.Error("went on, though nothing is coming up")
+		}
+	})
+	t.Run("not for longer than a crash loop may last", func(t *testing.T) {
+		var p patience
+		p.judge([]finding{looping(0), store}, at(0))
+		if final, _ := p.judge([]finding{looping(9), store}, at(15)); !final {
+			t.Error("went on after 15 s")
+		}
+	})
+}
+
+var deployments = appsv1.SchemeGroupVersion.WithKind("Deployment")
 
 var unschedulable = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
 	{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable},

@@ -1,8 +1,10 @@
 package apply
 
 import (
+	"cmp"
 	"strconv"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -11,6 +13,7 @@ type NodePort struct {
 	Service  string
 	Port     string // the port's name; its number when it has none
 	NodePort int32
+	Protocol string // TCP, UDP or SCTP
 }
 
 // NodePorts returns the fixed node ports that the Services among objs ask for, in
@@ -33,7 +36,10 @@ func NodePorts(objs []*unstructured.Unstructured) []NodePort {
 				number, _, _ := unstructured.NestedInt64(port, "port")
 				name = strconv.FormatInt(number, 10)
 			}
-			found = append(found, NodePort{Service: obj.GetName(), Port: name, NodePort: int32(nodePort)})
+			protocol, _, _ := unstructured.NestedString(port, "protocol")
+			found = append(found, NodePort{
+				Service: obj.GetName(), Port: name, NodePort: int32(nodePort), Protocol: cmp.Or(protocol, string(corev1.ProtocolTCP)),
+			})
 		}
 	}
 	return found

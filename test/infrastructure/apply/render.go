@@ -39,39 +39,12 @@ func Render(dir string, images map[string]string) ([]*unstructured.Unstructured,
 	return slices.Concat(ranks(objs)...), nil
 }
 
-// replaceImages replaces the image names below node. It finds pod specs by their
-// shape, so that it also knows kinds that wrap a pod template in a field of their
-// own.
+// replaceImages replaces the image names below node.
 func replaceImages(node any, images map[string]string) error {
-	switch node := node.(type) {
-	case []any:
-		for _, item := range node {
-			if err := replaceImages(item, images); err != nil {
-				return err
-			}
-		}
-	case map[string]any:
-		for _, key := range slices.Sorted(maps.Keys(node)) {
-			if key == "containers" || key == "initContainers" || key == "ephemeralContainers" {
-				if err := replaceContainerImages(node[key], images); err != nil {
-					return err
-				}
-			}
-			if err := replaceImages(node[key], images); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func replaceContainerImages(containers any, images map[string]string) error {
-	list, _ := containers.([]any)
-	for _, item := range list {
-		container, _ := item.(map[string]any)
+	return eachContainer(node, func(container map[string]any) error {
 		name, ok := container["image"].(string)
 		if !ok {
-			continue
+			return nil
 		}
 		reference, ok := images[name]
 		if !ok {
@@ -79,6 +52,37 @@ func replaceContainerImages(containers any, images map[string]string) error {
 				container["name"], name, strings.Join(slices.Sorted(maps.Keys(images)), ", "))
 		}
 		container["image"] = reference
+		return nil
+	})
+}
+
+// eachContainer calls each with every container below node. It finds pod specs by
+// their shape, so that it also knows kinds that wrap a pod template in a field of
+// their own.
+func eachContainer(node any, each func(container map[string]any) error) error {
+	switch node := node.(type) {
+	case []any:
+		for _, item := range node {
+			if err := eachContainer(item, each); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(node)) {
+			if key == "containers" || key == "initContainers" || key == "ephemeralContainers" {
+				list, _ := node[key].([]any)
+				for _, item := range list {
+					if container, ok := item.(map[string]any); ok {
+						if err := each(container); err != nil {
+							return err
+						}
+					}
+				}
+			}
+			if err := eachContainer(node[key], each); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

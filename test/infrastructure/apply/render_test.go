@@ -102,7 +102,7 @@ func mustJSON(t *testing.T, obj *unstructured.Unstructured) []byte {
 
 func TestNodePorts(t *testing.T) {
 	got := NodePorts(render(t, "testdata/base", testImages))
-	want := []NodePort{{Service: "web", Port: "api", NodePort: 30080}, {Service: "plain", Port: "8081", NodePort: 30081}}
+	want := []NodePort{{Service: "web", Port: "api", NodePort: 30080, Protocol: "TCP"}, {Service: "plain", Port: "8081", NodePort: 30081, Protocol: "TCP"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

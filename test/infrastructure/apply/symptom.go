@@ -9,6 +9,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // symptom is one thing that keeps an object from being ready.
@@ -20,6 +22,7 @@ type symptom struct {
 	patience       time.Duration // how long it may last before it counts as final; never means for ever
 	previous       bool          // the log that explains it is that of the container before
 	held           bool          // a new pod would be tried sooner than this one
+	restarts       int32         // of a container that has just crashed again; 0 for any other
 }
 
 // class tells kinds of trouble apart whose reason changes while it lasts: an image
@@ -48,12 +51,12 @@ const (
 	// refusedPatience covers a ServiceAccount or quota that is a moment late: the
 	// controller tries again within a second.
 	refusedPatience = 5 * time.Second
-	// crashPatience lets a container survive crashes while a dependency comes up: the
-	// kubelet restarts it at once, and again after 10 s. Longer would delay the
-	// report of a crash loop beyond 20 s.
+	// crashPatience lets a container survive crashes while a dependency comes up, however
+	// often it is restarted meanwhile. Longer would delay the report of a crash loop
+	// beyond 20 s.
 	crashPatience = 15 * time.Second
 	// finalCrashes is the number of restarts after which another crash is taken for
-	// the last one, whatever the time.
+	// the last one, whatever the time, once nothing else that it may need is coming up.
 	finalCrashes = 2
 )
 
@@ -115,6 +118,9 @@ func podSymptoms(pod *corev1.Pod) []symptom {
 
 // weight orders symptoms: those that end a wait soonest come first.
 func (s symptom) weight() time.Duration {
+	if s.restarts >= finalCrashes {
+		return 0
+	}
 	if s.patience == never {
 		return math.MaxInt64 - 1
 	}
@@ -184,8 +190,8 @@ func (s *symptom) crash(pod *corev1.Pod, status corev1.ContainerStatus, end *cor
 	switch {
 	case end != nil && slices.Contains(startReasons, end.Reason):
 		s.patience = imagePatience
-	case looping && status.RestartCount >= finalCrashes:
-		s.patience = 0
+	case looping:
+		s.restarts = status.RestartCount
 	}
 }
 
@@ -203,7 +209,7 @@ func exit(state *corev1.ContainerStateTerminated) string {
 		text += " (" + state.Reason + ")"
 	}
 	if state.Message != "" {
-		text += ": " + oneLine(state.Message)
+		text += ": " + kube.OneLine(state.Message)
 	}
 	return text
 }

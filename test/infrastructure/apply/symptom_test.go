@@ -58,15 +58,15 @@ func TestPodSymptoms(t *testing.T) {
 		{"first crash", container(terminated(1), none, 0), "", "Pod web-1: Error: exit 1", crashPatience, true},
 		{"up again after a crash", container(running, terminated(1), 1), "", "Pod web-1: not ready after 1 restarts: exit 1", never, true},
 		{"second crash", container(waiting(crashLoop), terminated(1), 1), "", "Pod web-1: CrashLoopBackOff: exit 1", crashPatience, true},
-		{"third crash", container(waiting(crashLoop), terminated(2), 2), "", "Pod web-1: CrashLoopBackOff: exit 2", 0, true},
-		{"third crash, seen at once", container(terminated(2), terminated(2), 2), "", "Pod web-1: Error: exit 2", 0, true},
+		{"third crash", container(waiting(crashLoop), terminated(2), 2), "", "Pod web-1: CrashLoopBackOff: exit 2", crashPatience, true},
+		{"third crash, seen at once", container(terminated(2), terminated(2), 2), "", "Pod web-1: Error: exit 2", crashPatience, true},
 		{"up again after many crashes", container(running, terminated(1), 9), "", "Pod web-1: not ready after 9 restarts: exit 1", never, true},
 		{"started anew by a rebooted node", container(waiting("ContainerCreating"), terminated(255), 3), "", "Pod web-1: ContainerCreating: exit 255", crashPatience, true},
 		{"no such program", container(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: "exec: not found"}}, none, 0), "",
 			"Pod web-1: StartError: exit 128: exec: not found", imagePatience, true},
 		{"out of memory", container(waiting(crashLoop), corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}}, 2), "",
-			"Pod web-1: CrashLoopBackOff: exit 137 (OOMKilled)", 0, true},
-		{"ends again and again without an error", container(waiting(crashLoop), terminated(0), 2), "", "Pod web-1: CrashLoopBackOff: exit 0", 0, true},
+			"Pod web-1: CrashLoopBackOff: exit 137 (OOMKilled)", crashPatience, true},
+		{"ends again and again without an error", container(waiting(crashLoop), terminated(0), 2), "", "Pod web-1: CrashLoopBackOff: exit 0", crashPatience, true},
 		{"failed once, left to its Job", container(terminated(1), none, 0), corev1.RestartPolicyNever, "Pod web-1: Error: exit 1", never, false},
 		{"unschedulable", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
 			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1 nodes are available"},
@@ -75,7 +75,7 @@ func TestPodSymptoms(t *testing.T) {
 		{"init container crashes", corev1.PodStatus{Phase: corev1.PodPending,
 			InitContainerStatuses: []corev1.ContainerStatus{{Name: "prepare", State: waiting(crashLoop), LastTerminationState: terminated(3), RestartCount: 2}},
 			ContainerStatuses:     []corev1.ContainerStatus{{Name: "web", State: waiting("PodInitializing")}},
-		}, "", "Pod web-1: CrashLoopBackOff: exit 3", 0, true},
+		}, "", "Pod web-1: CrashLoopBackOff: exit 3", crashPatience, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

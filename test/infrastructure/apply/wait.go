@@ -14,7 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // passive kinds have nothing to wait for: where they exist, they hold.
@@ -32,7 +33,8 @@ var (
 
 // Wait watches the changed objects, all at once, until each is ready: workloads
 // have rolled out, Jobs are complete, Services have an address to send to, custom
-// resource definitions are established.
+// resource definitions are established. Pods are asked themselves: the status of what
+// they belong to may be older than the last restart of their node.
 //
 // It ends with a *NotReadyError when ctx ends, or earlier, when an object can no
 // longer become ready: its image is not on the node, it crashes again and again,
@@ -50,10 +52,10 @@ func (a *Applier) Wait(ctx context.Context, changes ChangeSet) error {
 		return nil
 	}
 	watching, stop := context.WithCancel(ctx)
-	w := &watcher{changed: make(chan struct{}, 1), informers: map[source]cache.SharedIndexInformer{}}
+	w := &watcher{changed: make(chan struct{}, 1), informers: map[source]cache.SharedIndexInformer{}, ended: map[Ref]*unstructured.Unstructured{}}
 	defer w.running.Wait()
 	defer stop()
-	err := retry(ctx, transient, func() error { return a.watch(watching, w, refs) })
+	err := kube.Retry(ctx, kube.Transient, func() error { return a.watch(watching, w, refs) })
 	if err != nil {
 		return err
 	}
@@ -100,7 +102,8 @@ type watcher struct {
 	kinds     map[Ref]source
 
 	mu      sync.Mutex
-	lastErr error // what kept a watch from working, last
+	lastErr error                              // what kept a watch from working, last
+	ended   map[Ref]*unstructured.Unstructured // Jobs that were deleted after their end
 }
 
 // watch starts what is needed to judge refs, unless it runs already.
@@ -117,6 +120,7 @@ func (a *Applier) watch(ctx context.Context, w *watcher, refs []Ref) error {
 		switch ref.Kind {
 		case "Service":
 			needed[source{slicesResource, ref.Namespace}] = true
+			needed[source{podsResource, ref.Namespace}] = true
 		case "Deployment":
 			needed[source{replicaSetsResource, ref.Namespace}] = true
 			needed[source{podsResource, ref.Namespace}] = true
@@ -153,12 +157,12 @@ func (w *watcher) start(ctx context.Context, informer cache.SharedIndexInformer)
 	handler, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { poke() },
 		UpdateFunc: func(any, any) { poke() },
-		DeleteFunc: func(any) { poke() },
+		DeleteFunc: func(last any) { w.deleted(last); poke() },
 	})
 	if err != nil {
 		return err
 	}
-	w.running.Go(func() { informer.RunWithContext(quiet(ctx)) })
+	w.running.Go(func() { informer.RunWithContext(kube.Quiet(ctx)) })
 	w.running.Go(func() {
 		// An empty list is an answer too, but no event.
 		if cache.WaitForCacheSync(ctx.Done(), handler.HasSynced) {
@@ -166,6 +170,21 @@ func (w *watcher) start(ctx context.Context, informer cache.SharedIndexInformer)
 		}
 	})
 	return nil
+}
+
+// deleted remembers a Job that was deleted after its end, as one is that has
+// ttlSecondsAfterFinished: what it did counts.
+func (w *watcher) deleted(last any) {
+	if unknown, ok := last.(cache.DeletedFinalStateUnknown); ok {
+		last = unknown.Obj
+	}
+	job, ok := last.(*unstructured.Unstructured)
+	if !ok || !isJob(job) || jobEnd(job) == "" {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended[RefOf(job)] = job
 }
 
 func (w *watcher) synced() bool {
@@ -204,12 +223,20 @@ func (w *watcher) unseen(refs []Ref) []finding {
 	return laggards
 }
 
+func (w *watcher) end(ref Ref) *unstructured.Unstructured {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ended[ref]
+}
+
 func (w *watcher) view(refs []Ref) *view {
 	v := &view{objects: map[Ref]*unstructured.Unstructured{}}
 	for _, ref := range refs {
 		key := cache.NewObjectName(w.kinds[ref].namespace, ref.Name).String()
 		if item, ok, _ := w.informers[w.kinds[ref]].GetStore().GetByKey(key); ok {
 			v.objects[ref], _ = item.(*unstructured.Unstructured)
+		} else if job := w.end(ref); job != nil {
+			v.objects[ref] = job
 		}
 	}
 	for source, informer := range w.informers {
@@ -245,9 +272,4 @@ func typed[T any](items []any) []*T {
 		}
 	}
 	return converted
-}
-
-// quiet silences client-go's own log: what matters of it is in the errors.
-func quiet(ctx context.Context) context.Context {
-	return klog.NewContext(ctx, klog.Logger{})
 }

@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -35,6 +36,9 @@ func Packages(ctx context.Context, runner command.Runner, engine Builder, job Jo
 	if err := Rootfs(ctx, runner, job.Source, filepath.Join(job.Work, "rootfs.tar")); err != nil {
 		return err
 	}
+	if err := readable(job.Work); err != nil {
+		return err
+	}
 	job.Status("building the image")
 	if err := engine.Build(ctx, job.Work, job.Ref, "", job.Label); err != nil {
 		return err
@@ -63,6 +67,26 @@ func (j Job) prepare() error {
 		}
 	}
 	return nil
+}
+
+// readable gives every file of a build context the modes that it has in a checkout made
+// with the usual umask: COPY keeps them, and with umask 077 nobody but root could read or
+// run what is copied.
+func readable(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o644)
+		if entry.IsDir() || info.Mode()&0o100 != 0 {
+			mode = 0o755
+		}
+		return os.Chmod(path, mode)
+	})
 }
 
 func copyFile(from, to string) error {

@@ -22,7 +22,7 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 	if err := job.prepare(); err != nil {
 		return err
 	}
-	version, err := command.Output(ctx, runner, "go", "-C", job.Source, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	version, err := golist(ctx, runner, job.Source, "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		// The programs whose source is not here are the module's tools.
-		tools, err := command.Output(groupCtx, runner, "go", "-C", job.Source, "list", "tool")
+		tools, err := golist(groupCtx, runner, job.Source, "tool")
 		if err != nil {
 			return err
 		}
@@ -47,6 +47,9 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if err := readable(job.Work); err != nil {
+		return err
+	}
 
 	job.Status("building the image")
 	// store.tar is an input of the last stage only, but the engine wants every
@@ -55,7 +58,9 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 	if err := os.WriteFile(store, nil, 0o644); err != nil {
 		return err
 	}
-	base := job.Ref + "-base"
+	// A name of its own: two checkouts may make the same image at once.
+	repository, tag, _ := strings.Cut(job.Ref, ":")
+	base := fmt.Sprintf("%s-base:%s-%d", repository, tag, os.Getpid())
 	if err := engine.Build(ctx, job.Work, base, "base", job.Label); err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 // where controller-runtime's envtest looks for them. What the node image's build
 // has compiled is not compiled again.
 func APIServer(ctx context.Context, runner command.Runner, source, dir string) error {
-	version, err := command.Output(ctx, runner, "go", "-C", source, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	version, err := golist(ctx, runner, source, "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
 	if err != nil {
 		return err
 	}
@@ -128,12 +133,23 @@ func compile(ctx context.Context, runner command.Runner, source, out, version st
 		"-tags", "no_btrfs no_devmapper no_zfs no_aufs", // snapshotters that kind never selects
 		"-ldflags", strings.Join(flags, " "),
 		"-o", out + string(filepath.Separator)}
-	return runner.Run(ctx, command.Cmd{Args: append(args, packages...), Env: []string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"}})
+	return runner.Run(ctx, command.Cmd{Args: append(args, packages...), Env: append([]string{"CGO_ENABLED=0"}, goEnv...)})
+}
+
+// goEnv lets a module be built as its go.mod says, whatever workspace of the user's it lies
+// in and whatever flags the user has set.
+var goEnv = []string{"GOFLAGS=", "GOWORK=off"}
+
+// golist asks go list about a module.
+func golist(ctx context.Context, runner command.Runner, dir string, args ...string) (string, error) {
+	var out strings.Builder
+	err := runner.Run(ctx, command.Cmd{Args: append([]string{"go", "-C", dir, "list"}, args...), Env: goEnv, Stdout: &out})
+	return strings.TrimSpace(out.String()), err
 }
 
 // kindFiles copies the files that kind's module holds for its base image.
 func kindFiles(ctx context.Context, runner command.Runner, root, to string) error {
-	dir, err := command.Output(ctx, runner, "go", "-C", root, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kind")
+	dir, err := golist(ctx, runner, root, "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kind")
 	if err != nil {
 		return err
 	}

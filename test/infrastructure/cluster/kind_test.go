@@ -22,13 +22,17 @@ func kindWith(t *testing.T, engine string, runner command.Runner) Kind {
 }
 
 func TestConfigBindsOnlyLoopbackAndPatchesWhatTheHostNeeds(t *testing.T) {
-	config := Spec{Image: "node", Ports: []int32{30080}, OwnCNI: true, CgroupV1: true, Patches: "/patches"}.config()
+	config := Spec{Image: "node", Ports: []Port{{Number: 30080}}, OwnCNI: true, CgroupV1: true, Patches: "/patches"}.config()
 	if got := config.Networking.APIServerAddress; got != "127.0.0.1" {
 		t.Errorf("API server address: got %q", got)
 	}
 	mapping := config.Nodes[0].ExtraPortMappings[0]
 	if mapping.ListenAddress != "127.0.0.1" || mapping.HostPort != 0 || mapping.ContainerPort != 30080 {
 		t.Errorf("port mapping: got %+v", mapping)
+	}
+	both := Spec{Ports: []Port{{30053, "TCP"}, {30053, "UDP"}}}.config().Nodes[0].ExtraPortMappings
+	if both[0].Protocol != "TCP" || both[1].Protocol != "UDP" {
+		t.Errorf("one number for two protocols: got %+v", both)
 	}
 	if !config.Networking.DisableDefaultCNI {
 		t.Error("kind's CNI is not left out for an image with its own")
@@ -167,14 +171,14 @@ func TestImportNamesTheNodeThatFails(t *testing.T) {
 
 func TestPortsReadWhatTheEngineMapped(t *testing.T) {
 	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
-		_, err := fmt.Fprintln(cmd.Stdout, "30080/tcp -> 127.0.0.1:41000\n6443/tcp -> 127.0.0.1:41001")
+		_, err := fmt.Fprintln(cmd.Stdout, "30080/tcp -> 127.0.0.1:41000\n30080/udp -> 127.0.0.1:41009\n6443/tcp -> 127.0.0.1:41001")
 		return err
 	}}
 	got, err := kindWith(t, "podman", runner).Ports(t.Context(), "e2e-1-control-plane")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (map[int32]string{30080: "127.0.0.1:41000", 6443: "127.0.0.1:41001"}); !reflect.DeepEqual(got, want) {
+	if want := (map[Port]string{{30080, "TCP"}: "127.0.0.1:41000", {30080, "UDP"}: "127.0.0.1:41009", {6443, "TCP"}: "127.0.0.1:41001"}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

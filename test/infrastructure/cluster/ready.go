@@ -2,86 +2,123 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
-	watchtools "k8s.io/client-go/tools/watch"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // Ready waits, by watch, until every node of the cluster is Ready. kind's own wait
-// is not used: it spins, and its timeout prints a warning and returns success.
+// is not used: it spins, and its timeout prints a warning and returns success. When ctx
+// ends first, the error says what each node lacks, or why the API server cannot be asked.
 func (k Kind) Ready(ctx context.Context) error {
-	config, err := clientcmd.BuildConfigFromFlags("", k.Kubeconfig)
+	client, err := kube.Client(k.Kubeconfig)
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	nodes := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			return client.CoreV1().Nodes().List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return client.CoreV1().Nodes().Watch(ctx, options)
-		},
-	}
-	waiting := map[string]string{}
-	look := func(node *corev1.Node) {
-		if reason := notReady(node); reason != "" {
-			waiting[node.Name] = reason
-		} else {
-			delete(waiting, node.Name)
-		}
-	}
-	all := func(store cache.Store) (bool, error) {
-		for _, obj := range store.List() {
-			if node, ok := obj.(*corev1.Node); ok {
-				look(node)
+	return k.nodesReady(ctx, client, nil)
+}
+
+// nodesReady waits until every node is Ready, and has said so since its container started,
+// where that is known by the node's name.
+func (k Kind) nodesReady(ctx context.Context, client kubernetes.Interface, started map[string]time.Time) error {
+	var reasons []string
+	err := kube.Until(ctx, kube.From(client.CoreV1().Nodes(), nil), nil, func(nodes []*corev1.Node) bool {
+		reasons = nil
+		for _, node := range nodes {
+			if reason := notReady(node, started[node.Name]); reason != "" {
+				reasons = append(reasons, fmt.Sprintf("Node/%s: not ready: %s", node.Name, reason))
 			}
 		}
-		return len(store.List()) > 0 && len(waiting) == 0, nil
-	}
-	_, err = watchtools.UntilWithSync(ctx, nodes, &corev1.Node{}, all, func(event watch.Event) (bool, error) {
-		if node, ok := event.Object.(*corev1.Node); ok && event.Type != watch.Deleted {
-			look(node)
-			return len(waiting) == 0, nil
-		}
-		return false, nil
+		return len(nodes) > 0 && len(reasons) == 0
 	})
+	return k.explain(err, reasons, "its API server shows no node")
+}
+
+// podsSeen waits until no pod's status is older than the start of its node's container: one
+// that names a process which ran before that is what the kubelet has not yet looked at
+// again, however ready it says the pod is.
+func (k Kind) podsSeen(ctx context.Context, client kubernetes.Interface, started map[string]time.Time) error {
+	var reasons []string
+	err := kube.Until(ctx, kube.From(client.CoreV1().Pods(""), nil), nil, func(pods []*corev1.Pod) bool {
+		reasons = nil
+		for _, pod := range pods {
+			if unseen(pod, started[pod.Spec.NodeName]) {
+				reasons = append(reasons, fmt.Sprintf("Pod/%s/%s: its status is from before the restart", pod.Namespace, pod.Name))
+			}
+		}
+		return len(reasons) == 0
+	})
+	return k.explain(err, reasons, "its API server shows no pod")
+}
+
+// alive waits until every kubelet has renewed its lease since a time. It does so every ten
+// seconds, and at once when it starts.
+func (k Kind) alive(ctx context.Context, client kubernetes.Interface, since time.Time) error {
+	var reasons []string
+	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	err := kube.Until(ctx, kube.From(leases, nil), nil, func(leases []*coordinationv1.Lease) bool {
+		reasons = nil
+		for _, lease := range leases {
+			if lease.Spec.RenewTime == nil || !lease.Spec.RenewTime.After(since) {
+				reasons = append(reasons, fmt.Sprintf("Node/%s: its kubelet has not reported since it was continued", lease.Name))
+			}
+		}
+		return len(leases) > 0 && len(reasons) == 0
+	})
+	return k.explain(err, reasons, "its API server shows no kubelet")
+}
+
+// explain adds to the end of a wait what was waited for.
+func (k Kind) explain(err error, reasons []string, none string) error {
 	if err == nil {
 		return nil
 	}
-	var reasons []string
-	for name, reason := range waiting {
-		reasons = append(reasons, fmt.Sprintf("Node/%s: not ready: %s", name, reason))
-	}
 	if len(reasons) == 0 {
-		reasons = []string{"cluster " + k.Name + ": its API server shows no node"}
+		reasons = []string{"cluster " + k.Name + ": " + none}
 	}
 	slices.Sort(reasons)
-	return errors.Join(errors.New(strings.Join(reasons, "\n")), context.Cause(ctx))
+	return fmt.Errorf("%s: %w", strings.Join(reasons, "\n"), err)
 }
 
 // notReady is why a node is not Ready, or empty.
-func notReady(node *corev1.Node) string {
+func notReady(node *corev1.Node, started time.Time) string {
 	for _, condition := range node.Status.Conditions {
-		if condition.Type == corev1.NodeReady {
-			if condition.Status == corev1.ConditionTrue {
-				return ""
-			}
-			return condition.Message
+		if condition.Type != corev1.NodeReady {
+			continue
 		}
+		switch {
+		case condition.Status != corev1.ConditionTrue:
+			return condition.Message
+		case condition.LastHeartbeatTime.Time.Before(started.Truncate(time.Second)): // the API's times are whole seconds
+			return "its kubelet has not reported since it was started"
+		}
+		return ""
 	}
 	return "its kubelet has not reported yet"
+}
+
+// unseen tells whether a pod's status is older than the start of its node's container.
+func unseen(pod *corev1.Pod, started time.Time) bool {
+	if started.IsZero() {
+		return false
+	}
+	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if running := status.State.Running; running != nil && running.StartedAt.Time.Before(started.Truncate(time.Second)) {
+			return true
+		}
+	}
+	return false
+}
+
+// latest is the latest of the nodes' starts.
+func latest(started map[string]time.Time) time.Time {
+	return slices.MaxFunc(append(slices.Collect(maps.Values(started)), time.Time{}), time.Time.Compare)
 }

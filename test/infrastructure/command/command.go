@@ -42,6 +42,7 @@ type Error struct {
 	Args     []string
 	ExitCode int    // -1 when it did not start or a signal ended it
 	Stderr   string // the last lines it wrote to standard error
+	Cause    error  // why it was told to end; nil if it ended by itself
 	Err      error
 }
 
@@ -60,12 +61,14 @@ const tailLines = 12
 // be complete.
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: ", Quote(e.Args))
-	if e.ExitCode >= 0 {
-		fmt.Fprintf(&b, "exit %d", e.ExitCode)
-	} else {
-		fmt.Fprintf(&b, "%v", e.Err)
+	ended := fmt.Sprintf("exit %d", e.ExitCode)
+	if e.ExitCode < 0 {
+		ended = fmt.Sprint(e.Err)
 	}
+	if e.Cause != nil {
+		ended = fmt.Sprintf("%v (%s)", e.Cause, ended)
+	}
+	fmt.Fprintf(&b, "%s: %s", Quote(e.Args), ended)
 	lines := strings.Split(strings.TrimSpace(e.Stderr), "\n")
 	if len(lines) > tailLines {
 		lines = lines[len(lines)-tailLines:]
@@ -76,8 +79,13 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
+// Unwrap returns why it was told to end, and how it ended.
+func (e *Error) Unwrap() []error {
+	if e.Cause == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Cause, e.Err}
+}
 
 // Local runs programs on this machine.
 type Local struct {
@@ -87,10 +95,6 @@ type Local struct {
 }
 
 var _ Runner = Local{}
-
-// grace is how long a program may take to end after SIGTERM before it is killed.
-// Mage leaves an interrupted target five seconds in all.
-const grace = 2 * time.Second
 
 // Run implements Runner.
 func (l Local) Run(ctx context.Context, cmd Cmd) error {
@@ -116,20 +120,41 @@ func (l Local) Run(ctx context.Context, cmd Cmd) error {
 	// A group of its own: Ctrl-C on the terminal reaches this process only, which
 	// then ends the program in order; and what the program started ends with it.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGTERM) }
+	c.Cancel = func() error { return terminate(c.Process.Pid) }
 	c.WaitDelay = grace
-	err := c.Run()
+	err := run(ctx, c)
 	if err == nil {
 		return nil
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = errors.Join(cause, err)
 	}
 	code := -1
 	if c.ProcessState != nil {
 		code = c.ProcessState.ExitCode()
 	}
-	return &Error{Args: cmd.Args, ExitCode: code, Stderr: stderr.String(), Err: err}
+	return &Error{Args: cmd.Args, ExitCode: code, Stderr: stderr.String(), Cause: context.Cause(ctx), Err: err}
+}
+
+// run runs a program whose group ends with ctx, and with this process.
+func run(ctx context.Context, c *exec.Cmd) error {
+	dog, err := watch()
+	if err != nil {
+		return fmt.Errorf("watchdog: %w", err)
+	}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	group := c.Process.Pid
+	remove, err := dog.add(group)
+	if err != nil {
+		return errors.Join(fmt.Errorf("watchdog: %w", err), c.Process.Kill(), c.Wait())
+	}
+	defer remove()
+	canceled := make(chan time.Time, 1)
+	stop := context.AfterFunc(ctx, func() { canceled <- time.Now() })
+	err = c.Wait()
+	if !stop() {
+		sweep(group, (<-canceled).Add(grace))
+	}
+	return err
 }
 
 // Output runs a program and returns what it wrote to standard output, without the

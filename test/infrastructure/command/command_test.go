@@ -61,6 +61,30 @@ func TestCancelEndsTheWholeProcessGroup(t *testing.T) {
 	}
 }
 
+func TestAProgramThatWasToldToEndSaysWhy(t *testing.T) {
+	cause := errors.New("not done after 3m0s")
+	for _, test := range []struct{ name, script, want string }{
+		{"and ended with a code", `trap "exit 7" TERM; echo x; while :; do sleep 0.05; done`, `: not done after 3m0s (exit 7)`},
+		{"and ended by the signal", `echo x; exec sleep 60`, `: not done after 3m0s (signal: terminated)`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			err := command.Local{}.Run(ctx, command.Cmd{Args: []string{"sh", "-c", test.script}, Stdout: written(func() { cancel(cause) })})
+			if !errors.Is(err, cause) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q in it", err, test.want)
+			}
+		})
+	}
+}
+
+// written is called when something is written.
+type written func()
+
+func (w written) Write(p []byte) (int, error) {
+	w()
+	return len(p), nil
+}
+
 func TestMissingProgramIsNamed(t *testing.T) {
 	_, err := command.Output(t.Context(), command.Local{}, "no-such-program")
 	if err == nil || !strings.Contains(err.Error(), "no-such-program") {

@@ -183,7 +183,19 @@ func (r reporter) write(name, text string) error {
 // profile converts counters to the text that Go's tools read.
 func (r reporter) profile(ctx context.Context, dirs []string, name string) ([]*cover.Profile, error) {
 	path := filepath.Join(r.Out, name)
-	if err := r.tool(ctx, nil, "go", "tool", "covdata", "textfmt", "-i="+strings.Join(dirs, ","), "-o="+path); err != nil {
+	// covdata splits its list at commas, and has no way to write one in a path: seen from the
+	// checkout, a comma in the path to it is not in the list.
+	inside := make([]string, len(dirs))
+	for i, dir := range dirs {
+		var err error
+		if inside[i], err = filepath.Rel(r.root, dir); err != nil {
+			return nil, err
+		}
+		if strings.Contains(inside[i], ",") {
+			return nil, fmt.Errorf("%s: its path has a comma, which covdata takes for two paths; rename it", dir)
+		}
+	}
+	if err := r.tool(ctx, nil, "go", "tool", "covdata", "textfmt", "-i="+strings.Join(inside, ","), "-o="+path); err != nil {
 		return nil, err
 	}
 	return cover.ParseProfiles(path)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -79,18 +80,49 @@ func (e Engine) Exists(ctx context.Context, ref string) (bool, error) {
 	return err == nil, err
 }
 
-// ErrNoAnswer is a registry that could not be reached in time.
-var ErrNoAnswer = errors.New("no answer from the registry")
+var (
+	// ErrNoAnswer is a registry that could not be reached, or not in time.
+	ErrNoAnswer = errors.New("no answer from the registry")
+	// ErrRefused is an image that was not got from a registry which can be reached.
+	ErrRefused = errors.New("not got from its registry")
+)
+
+// unreached are the words of an engine whose registry could not be reached. Whatever else
+// it says is taken for a refusal: an unknown image, a limit of pulls, a certificate that is
+// not trusted must not be worked around in silence.
+var unreached = []string{
+	"no such host", "server misbehaving", "Temporary failure in name resolution", "connection refused", "connection reset",
+	"no route to host", "network is unreachable", "network is down", "i/o timeout", "TLS handshake timeout", "Client.Timeout exceeded",
+	"context deadline exceeded", "proxyconnect", "unexpected EOF",
+}
 
 // Pull fetches ref. A registry that has not begun to answer within firstAnswer is
-// given up with ErrNoAnswer; once it answers, only ctx bounds the transfer.
+// given up; once it answers, only ctx bounds the transfer. The error is ErrNoAnswer or
+// ErrRefused, with the engine's last words, or neither when the engine could not be run.
 func (e Engine) Pull(ctx context.Context, ref string, firstAnswer time.Duration) error {
 	pull, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timer := time.AfterFunc(firstAnswer, func() { cancel(fmt.Errorf("%w within %s", ErrNoAnswer, firstAnswer)) })
 	defer timer.Stop()
 	answered := &watcher{words: []string{"Pulling from", "Getting image source", "Copying blob", "Copying config"}, found: func() { timer.Stop() }}
-	return e.Runner.Run(pull, command.Cmd{Args: []string{e.Name, "pull", ref}, Stdout: answered, Stderr: answered})
+	err := e.Runner.Run(pull, command.Cmd{Args: []string{e.Name, "pull", ref}, Stdout: answered, Stderr: answered})
+	var failed *command.Error
+	if pull.Err() != nil || !errors.As(err, &failed) || failed.ExitCode <= 0 {
+		return err
+	}
+	said := strings.TrimSpace(failed.Stderr)
+	said = said[strings.LastIndex(said, "\n")+1:]
+	for _, words := range unreached {
+		if strings.Contains(said, words) {
+			return fmt.Errorf("%w: %s", ErrNoAnswer, said)
+		}
+	}
+	return fmt.Errorf("%s: %w: %s", ref, ErrRefused, said)
+}
+
+// Tag gives an image of the store a further reference.
+func (e Engine) Tag(ctx context.Context, ref, as string) error {
+	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "tag", ref, as}})
 }
 
 // Save writes the images as one archive of a single platform to w.
@@ -117,6 +149,49 @@ func (e Engine) Remove(ctx context.Context, refs ...string) error {
 		return nil
 	}
 	return e.Runner.Run(ctx, command.Cmd{Args: append([]string{e.Name, "rmi"}, refs...)})
+}
+
+// Prune removes the references of a repository but for the newest keep and those in except,
+// and returns what it removed. An image that a container uses stays.
+func (e Engine) Prune(ctx context.Context, repository string, keep int, except ...string) (removed []string, err error) {
+	out, err := command.Output(ctx, e.Runner, e.Name, "images", "--filter", "reference="+repository, "--format", "{{.CreatedAt}}\t{{.Repository}}:{{.Tag}}")
+	if err != nil {
+		return nil, err
+	}
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(out), "\n"), func(line string) bool {
+		// podman's filter takes a part of a name as well.
+		_, ref, _ := strings.Cut(line, "\t")
+		return !strings.HasPrefix(ref, repository+":") || strings.HasSuffix(ref, ":<none>")
+	})
+	slices.Sort(lines) // both engines begin a time with its year
+	slices.Reverse(lines)
+	for _, line := range lines[min(keep, len(lines)):] {
+		_, ref, _ := strings.Cut(line, "\t")
+		if slices.Contains(except, ref) {
+			continue
+		}
+		switch err := e.Remove(ctx, ref); {
+		case err == nil:
+			removed = append(removed, ref)
+		case ctx.Err() != nil:
+			return removed, err
+		case !inUse(err):
+			return removed, err
+		}
+	}
+	return removed, nil
+}
+
+// inUse tells whether an engine refused to remove an image for the sake of a container.
+func inUse(err error) bool {
+	var failed *command.Error
+	return errors.As(err, &failed) && (strings.Contains(failed.Stderr, "in use") || strings.Contains(failed.Stderr, "is using"))
+}
+
+// PruneStages removes what builds have left of their first stages: images that no reference
+// names, with the label key=value.
+func (e Engine) PruneStages(ctx context.Context, label string) error {
+	return e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "image", "prune", "--force", "--filter", "label=" + label}})
 }
 
 // RunPrivileged runs a program in a privileged container that is removed when it

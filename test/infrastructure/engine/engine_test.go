@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,5 +135,71 @@ func TestRemoveOfNothingRunsNothing(t *testing.T) {
 	runner := &command.Recorder{}
 	if err := (engine.Engine{Name: "podman", Runner: runner}).Remove(t.Context()); err != nil || len(runner.Calls()) != 0 {
 		t.Errorf("got %v and %v", err, slices.Concat(runner.Calls()...))
+	}
+}
+
+func TestPullTellsARefusalFromSilence(t *testing.T) {
+	for said, want := range map[string]error{
+		`Error: initializing source docker://redis:8.2: pinging container registry registry-1.docker.io: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io on 10.0.0.1:53: no such host`: engine.ErrNoAnswer,
+		`Error: pinging container registry localhost:1: Get "https://localhost:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused`:                                                                            engine.ErrNoAnswer,
+		`Error response from daemon: Get "https://registry-1.docker.io/v2/": net/http: TLS handshake timeout`:                                                                                                        engine.ErrNoAnswer,
+		`Error response from daemon: manifest for redis:9 not found: manifest unknown: manifest unknown`:                                                                                                             engine.ErrRefused,
+		`Error: reading manifest 8.2 in docker.io/library/redis: toomanyrequests: You have reached your pull rate limit`:                                                                                             engine.ErrRefused,
+		`Error: pinging container registry r.example: Get "https://r.example/v2/": tls: failed to verify certificate: x509: certificate signed by unknown authority`:                                                 engine.ErrRefused,
+		`Error: writing blob: no space left on device`: engine.ErrRefused,
+	} {
+		runner := &command.Recorder{Answer: func(command.Cmd) error {
+			return &command.Error{ExitCode: 125, Stderr: "Trying to pull redis...\n" + said + "\n"}
+		}}
+		err := engine.Engine{Name: "podman", Runner: runner}.Pull(t.Context(), "redis:8.2", time.Minute)
+		if !errors.Is(err, want) || !strings.Contains(err.Error(), said) {
+			t.Errorf("got %v, want %v: %s", err, want, said)
+		}
+	}
+	missing := &command.Recorder{Answer: func(command.Cmd) error { return &command.Error{ExitCode: -1, Err: command.ErrNotFound} }}
+	err := engine.Engine{Name: "podman", Runner: missing}.Pull(t.Context(), "redis:8.2", time.Minute)
+	if errors.Is(err, engine.ErrRefused) || errors.Is(err, engine.ErrNoAnswer) || !errors.Is(err, command.ErrNotFound) {
+		t.Errorf("got %v, want the engine to be missed", err)
+	}
+}
+
+func TestPruneKeepsTheNewestAndWhatIsUsed(t *testing.T) {
+	const own = "localhost/kubernaut-e2e/gateway"
+	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		switch {
+		case cmd.Args[1] == "images":
+			for _, line := range []string{
+				"2030-01-02 10:00:00 +0000 UTC\t" + own + ":2", "2030-01-05 10:00:00 +0000 UTC\t" + own + ":5", "2030-01-01 10:00:00 +0000 UTC\t" + own + ":1",
+				"2030-01-04 10:00:00 +0000 UTC\t" + own + ":4", "2030-01-03 10:00:00 +0000 UTC\t" + own + ":3", "2029-01-01 10:00:00 +0000 UTC\t" + own + ":ours",
+				"2029-01-01 10:00:00 +0000 UTC\t" + own + "-base:1", "2029-01-01 10:00:00 +0000 UTC\t" + own + ":<none>",
+			} {
+				io.WriteString(cmd.Stdout, line+"\n")
+			}
+		case slices.Contains(cmd.Args, own+":2"):
+			return &command.Error{ExitCode: 2, Stderr: "Error: image used by abc: image is in use by a container: consider listing external containers"}
+		}
+		return nil
+	}}
+	removed, err := engine.Engine{Name: "podman", Runner: runner}.Prune(t.Context(), own, 3, own+":ours")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{own + ":1"}; !slices.Equal(removed, want) {
+		t.Errorf("removed %v, want %v", removed, want)
+	}
+	for _, call := range runner.Calls() {
+		if call[1] == "rmi" && !slices.Equal(call, []string{"podman", "rmi", own + ":1"}) && !slices.Equal(call, []string{"podman", "rmi", own + ":2"}) {
+			t.Errorf("tried to remove %v", call)
+		}
+	}
+	broken := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		if cmd.Args[1] == "rmi" {
+			return errors.New("engine gone")
+		}
+		_, err := io.WriteString(cmd.Stdout, "2030-01-01 10:00:00 +0000 UTC\t"+own+":1\n")
+		return err
+	}}
+	if _, err := (engine.Engine{Name: "podman", Runner: broken}).Prune(t.Context(), own, 0); err == nil {
+		t.Error("hides an engine that cannot remove")
 	}
 }

@@ -1,12 +1,12 @@
 package gather
 
 import (
-	"fmt"
 	"time"
 
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // requestTimeout bounds one request: an API server that is paused accepts
@@ -24,11 +24,10 @@ type clients struct {
 }
 
 func connect(kubeconfig string) (*clients, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	config, err := kube.Config(kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", kubeconfig, err)
+		return nil, err
 	}
-	config.QPS = -1
 	config.Timeout = requestTimeout
 	typed, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -129,7 +129,7 @@ func TestDeadAPIServer(t *testing.T) {
 		_, err := cmd.Stdout.Write([]byte("still here"))
 		return err
 	}}, Engine: "docker", Node: "n"}
-	err := All(t.Context(), dir, Summary{kubeconfig}, Objects{kubeconfig}, Logs{kubeconfig}, node)
+	err := All(t.Context(), dir, Summary{Kubeconfig: kubeconfig}, Objects{kubeconfig}, Logs{kubeconfig}, node)
 	if err == nil || strings.Count(err.Error(), "connection refused") != 2 {
 		t.Errorf("got %v, want one error of objects and one of logs", err)
 	}

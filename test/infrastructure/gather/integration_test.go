@@ -67,7 +67,7 @@ func TestGatherFromAnAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := All(ctx, dir, Summary{kubeconfig}, Objects{kubeconfig}, Logs{kubeconfig}); err != nil {
+	if err := All(ctx, dir, Summary{Kubeconfig: kubeconfig}, Objects{kubeconfig}, Logs{kubeconfig}); err != nil {
 		t.Error(err)
 	}
 	for file, want := range map[string]string{

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
 // Objects collects the objects of a cluster, one YAML file per kind that has any, and its
@@ -163,17 +164,8 @@ func (c *clients) events(ctx context.Context) ([]corev1.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(list.Items, func(a, b corev1.Event) int { return latest(a).Compare(latest(b)) })
+	slices.SortStableFunc(list.Items, func(a, b corev1.Event) int { return kube.EventTime(a).Compare(kube.EventTime(b)) })
 	return list.Items, nil
-}
-
-// latest is when an event was last seen; which field says so depends on who wrote it.
-func latest(event corev1.Event) time.Time {
-	times := []time.Time{event.CreationTimestamp.Time, event.LastTimestamp.Time, event.EventTime.Time}
-	if event.Series != nil {
-		times = append(times, event.Series.LastObservedTime.Time)
-	}
-	return slices.MaxFunc(times, time.Time.Compare)
 }
 
 // describe returns an event as one line.
@@ -183,7 +175,7 @@ func describe(event corev1.Event) string {
 	if object.Namespace != "" {
 		name = object.Kind + "/" + object.Namespace + "/" + object.Name
 	}
-	line := fmt.Sprintf("%s %s %s: %s: %s", latest(event).UTC().Format(time.RFC3339), event.Type, name, event.Reason, strings.Join(strings.Fields(event.Message), " "))
+	line := fmt.Sprintf("%s %s %s: %s: %s", kube.EventTime(event).UTC().Format(time.RFC3339), event.Type, name, event.Reason, kube.OneLine(event.Message))
 	if count := max(event.Count, seen(event)); count > 1 {
 		line += fmt.Sprintf(" (%d times)", count)
 	}

@@ -10,12 +10,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
 
-// Summary collects the file to read first: what is not ready, the most likely
-// cause first, with the last lines it logged, and the latest warnings.
+// Summary collects the file to read first: what ended the run, what is not ready, the most
+// likely cause first, with the last lines it logged, and the latest warnings. What suites
+// made comes last: there pods crash and wait on purpose.
 type Summary struct {
 	Kubeconfig string // path of a file
+	// Namespaces are those that the manifests fill. What lies in others, but for Kubernetes'
+	// own, was made by a suite. Empty takes no pod for a suite's.
+	Namespaces []string
+	Cause      string // what ended the run; empty is left out
 }
 
 var _ Collector = Summary{}
@@ -28,10 +35,13 @@ func (s Summary) Collect(ctx context.Context, dir string) error {
 	clients, err := connect(s.Kubeconfig)
 	var text string
 	if err == nil {
-		text, err = clients.summarize(ctx)
+		text, err = clients.summarize(ctx, s.suites)
 	}
 	if err != nil {
 		text = fmt.Sprintf("The API server does not answer: %v\nLook in node/*/kubelet.log, node/*/containerd.log and node/*/pods.log.\n", err)
+	}
+	if s.Cause != "" {
+		text = fmt.Sprintf("What ended the run\n%s\n\n%s", indent(head(s.Cause, causeLines)), text)
 	}
 	return write(dir, SummaryFile, []byte(text))
 }
@@ -40,7 +50,24 @@ const (
 	summaryLines    = 15 // of each log: a stack trace's first frames fit
 	summaryBytes    = 64 << 10
 	summaryWarnings = 30
+	suitePods       = 20 // they are in objects/pods.yaml, all of them
+	causeLines      = 60 // many failed specs; the rest is in the run's own summary
 )
+
+// suites tells whether a namespace is one that a suite made.
+func (s Summary) suites(namespace string) bool {
+	return len(s.Namespaces) > 0 && namespace != "" && namespace != metav1.NamespaceDefault &&
+		!strings.HasPrefix(namespace, "kube-") && !slices.Contains(s.Namespaces, namespace)
+}
+
+// head is a text cut after some lines, saying how many more there are.
+func head(text string, limit int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if len(lines) <= limit {
+		return strings.Join(lines, "\n")
+	}
+	return fmt.Sprintf("%s\n... and %d more lines", strings.Join(lines[:limit], "\n"), len(lines)-limit)
+}
 
 // trouble is one pod that is not as it should be.
 type trouble struct {
@@ -49,21 +76,26 @@ type trouble struct {
 	logs []logOf
 }
 
-func (c *clients) summarize(ctx context.Context) (string, error) {
+func (c *clients) summarize(ctx context.Context, suites func(namespace string) bool) (string, error) {
 	pods, err := c.typed.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", err
 	}
 	var out bytes.Buffer
 	var troubles []trouble
+	var onPurpose []string
 	for _, pod := range pods.Items {
-		if found, ok := examine(&pod); ok {
+		found, ok := examine(&pod)
+		switch {
+		case ok && suites(pod.Namespace):
+			onPurpose = append(onPurpose, found.line)
+		case ok:
 			troubles = append(troubles, found)
 		}
 	}
 	slices.SortStableFunc(troubles, func(a, b trouble) int { return cmp.Compare(a.rank, b.rank) })
 	if len(troubles) == 0 {
-		fmt.Fprintf(&out, "All %d pods are well.\n", len(pods.Items))
+		fmt.Fprintf(&out, "All %d pods are well%s.\n", len(pods.Items)-len(onPurpose), but(len(onPurpose)))
 	} else {
 		fmt.Fprintf(&out, "Pods, the most likely cause first\n")
 	}
@@ -81,36 +113,40 @@ func (c *clients) summarize(ctx context.Context) (string, error) {
 		}
 	}
 	c.summarizeNodes(ctx, &out)
-	c.summarizeWarnings(ctx, &out)
+	c.summarizeWarnings(ctx, &out, suites)
+	if len(onPurpose) > 0 {
+		fmt.Fprintf(&out, "\nPods that a suite made, perhaps to be like that\n%s\n", indent(head(strings.Join(onPurpose, "\n"), suitePods)))
+	}
 	return out.String(), nil
 }
 
-func (c *clients) summarizeNodes(ctx context.Context, out *bytes.Buffer) {
-	nodes, err := c.typed.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		fmt.Fprintf(out, "\nNodes\n  %v\n", err)
-		return
+// but says how many pods of suites are not counted.
+func but(suites int) string {
+	if suites == 0 {
+		return ""
 	}
-	var sick []string
-	for _, node := range nodes.Items {
-		for _, condition := range node.Status.Conditions {
-			if (condition.Type == corev1.NodeReady) != (condition.Status == corev1.ConditionTrue) {
-				sick = append(sick, fmt.Sprintf("%s: %s is %s: %s", node.Name, condition.Type, condition.Status, condition.Message))
-			}
-		}
+	return fmt.Sprintf(", but for %d that a suite made", suites)
+}
+
+func (c *clients) summarizeNodes(ctx context.Context, out *bytes.Buffer) {
+	sick, err := kube.SickNodes(ctx, c.typed)
+	if err != nil {
+		sick = []string{err.Error()}
 	}
 	if len(sick) > 0 {
 		fmt.Fprintf(out, "\nNodes\n%s\n", indent(strings.Join(sick, "\n")))
 	}
 }
 
-func (c *clients) summarizeWarnings(ctx context.Context, out *bytes.Buffer) {
+func (c *clients) summarizeWarnings(ctx context.Context, out *bytes.Buffer, suites func(namespace string) bool) {
 	events, err := c.events(ctx)
 	if err != nil {
 		fmt.Fprintf(out, "\nWarnings\n  %v\n", err)
 		return
 	}
-	warnings := slices.DeleteFunc(events, func(event corev1.Event) bool { return event.Type != corev1.EventTypeWarning })
+	warnings := slices.DeleteFunc(events, func(event corev1.Event) bool {
+		return event.Type != corev1.EventTypeWarning || suites(event.InvolvedObject.Namespace)
+	})
 	if len(warnings) == 0 {
 		return
 	}
@@ -171,7 +207,7 @@ func examine(pod *corev1.Pod) (trouble, bool) {
 		return found, false
 	}
 	for i, part := range parts {
-		parts[i] = strings.TrimRight(strings.Join(strings.Fields(part), " "), ": ")
+		parts[i] = strings.TrimRight(kube.OneLine(part), ": ")
 	}
 	found.line = fmt.Sprintf("Pod/%s/%s: %s", pod.Namespace, pod.Name, strings.Join(parts, "; "))
 	found.logs = logsOf(pod)

@@ -1,8 +1,9 @@
 package gather
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -83,7 +84,7 @@ func TestSummary(t *testing.T) {
 			{Type: corev1.NodeReady, Status: corev1.ConditionTrue}, {Type: corev1.NodeDiskPressure, Status: corev1.ConditionTrue, Message: "full"},
 		}}},
 	)}
-	got, err := c.summarize(t.Context())
+	got, err := c.summarize(t.Context(), Summary{}.suites)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +97,7 @@ func TestSummary(t *testing.T) {
   Pod/apps/a-waits: not ready (Pending)
 
 Nodes
-  n: DiskPressure is True: full
+  Node/n: DiskPressure is True: full
 
 Warnings, the latest first
   1970-01-01T00:00:02Z Warning Pod/apps/broken: Late: two lines (3 times)
@@ -104,6 +105,56 @@ Warnings, the latest first
 `
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// A suite leaves pods unschedulable and crashes them on purpose; they are no cause.
+func TestSummaryBeginsWithWhatEndedTheRun(t *testing.T) {
+	waits := pod("waits", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+		{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1 nodes"},
+	}})
+	waits.Namespace = "e2e-1-shop"
+	warning := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "e2e-1-shop", Name: "1"}, Type: corev1.EventTypeWarning, Reason: "FailedScheduling",
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "e2e-1-shop", Name: "waits"},
+	}
+	summary := Summary{Namespaces: []string{"apps"}}
+	for _, test := range []struct {
+		name string
+		own  corev1.PodStatus
+		want string
+	}{
+		{"while the system is well", corev1.PodStatus{Phase: corev1.PodRunning, Conditions: ready("True")}, `All 1 pods are well, but for 1 that a suite made.
+
+Pods that a suite made, perhaps to be like that
+  Pod/e2e-1-shop/waits: Unschedulable: 0/1 nodes; not ready (Pending)
+`},
+		{"while the system only waits", corev1.PodStatus{Phase: corev1.PodPending}, `Pods, the most likely cause first
+  Pod/apps/own: not ready (Pending)
+
+Pods that a suite made, perhaps to be like that
+  Pod/e2e-1-shop/waits: Unschedulable: 0/1 nodes; not ready (Pending)
+`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &clients{typed: fake.NewClientset(pod("own", test.own), waits, warning)}
+			got, err := c.summarize(t.Context(), summary.suites)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != test.want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, test.want)
+			}
+		})
+	}
+
+	dir := t.TempDir()
+	summary.Kubeconfig, summary.Cause = filepath.Join(dir, "none"), "build/gateway: main.go:1: undefined: x"
+	if err := summary.Collect(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := read(t, dir, SummaryFile), "What ended the run\n  build/gateway: main.go:1: undefined: x\n\nThe API server does not answer"; !strings.HasPrefix(got, want) {
+		t.Errorf("got:\n%s\nwant it to begin with:\n%s", got, want)
 	}
 }
 
@@ -122,25 +173,5 @@ func TestHideValues(t *testing.T) {
 	}
 	if want := `{"data":{"password":"(12 characters)"},"kind":"Secret","metadata":{"name":"s"}}` + "\n"; string(data) != want {
 		t.Errorf("got %s, want %s", data, want)
-	}
-}
-
-func TestLatest(t *testing.T) {
-	at := func(seconds int64) metav1.Time { return metav1.Unix(seconds, 0) }
-	tests := []struct {
-		name  string
-		event corev1.Event
-		want  int64
-	}{
-		{"counted event", corev1.Event{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: at(1)}, LastTimestamp: at(5)}, 5},
-		{"single event", corev1.Event{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: at(1)}, EventTime: metav1.NewMicroTime(time.Unix(2, 0))}, 2},
-		{"series", corev1.Event{EventTime: metav1.NewMicroTime(time.Unix(2, 0)), Series: &corev1.EventSeries{LastObservedTime: metav1.NewMicroTime(time.Unix(9, 0))}}, 9},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if got := latest(test.event).Unix(); got != test.want {
-				t.Errorf("got %d, want %d", got, test.want)
-			}
-		})
 	}
 }

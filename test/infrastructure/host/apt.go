@@ -18,6 +18,8 @@ var (
 	podmanPackages  = []string{"podman", "runc", "crun", "uidmap", "netavark", "aardvark-dns", "iptables"}
 	builderPackages = []string{"mmdebstrap", "debian-archive-keyring"}
 	serverPackages  = []string{"postgresql", "redis-server"}
+
+	compilerPackages = []string{"gcc", "libc6-dev"}
 )
 
 // debian tells whether packages come from apt here.
@@ -53,20 +55,33 @@ func missing(ctx context.Context, runner command.Runner, packages []string) ([]s
 	return slices.DeleteFunc(slices.Clone(packages), func(name string) bool { return slices.Contains(installed, name+" installed") }), nil
 }
 
-// install installs packages. Lists that are missing or too old for the mirror are
-// fetched once, when they have proved to be.
+// quietly has packages ask nothing, and messages be those that are looked for.
+var quietly = []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"}
+
+// install installs packages. What an interrupted installation left undone is done
+// first, and lists that are missing or too old for the mirror are fetched once, each
+// when it has proved to be so.
 func install(ctx context.Context, runner command.Runner, packages []string) error {
 	apt := func(args ...string) error {
 		// Another apt may be at work, as on a machine that has just been started.
 		return runner.Run(ctx, command.Cmd{
 			Args: append([]string{"apt-get", "--yes", "--option", "DPkg::Lock::Timeout=120", "--option", "Dpkg::Use-Pty=0"}, args...),
-			Env:  []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"},
+			Env:  quietly,
 		})
 	}
 	args := append([]string{"install", "--no-install-recommends"}, packages...)
 	err := apt(args...)
 	if err == nil || context.Cause(ctx) != nil {
 		return err
+	}
+	var failed *command.Error
+	if errors.As(err, &failed) && strings.Contains(failed.Stderr, "dpkg --configure -a") {
+		if err := runner.Run(ctx, command.Cmd{Args: []string{"dpkg", "--configure", "-a"}, Env: quietly}); err != nil {
+			return err
+		}
+		if err = apt(args...); err == nil {
+			return nil
+		}
 	}
 	// A third party's list that is out of reach is no reason to give up: whether the
 	// packages can be had is decided by the next line.

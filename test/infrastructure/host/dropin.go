@@ -64,7 +64,7 @@ func writeDropIn(root, content string) (changed bool, err error) {
 	case err == nil && string(old) == content:
 		return false, nil
 	case err == nil && !bytes.HasPrefix(old, []byte(dropInMark)):
-		return false, fmt.Errorf("%s: is not this project's own; take it away, or give it these settings:\n%s", path, content)
+		return false, fmt.Errorf("%s: was not written by this project; remove it, or add these settings to it:\n%s", path, content)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return false, err
 	}

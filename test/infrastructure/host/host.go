@@ -32,26 +32,30 @@ type Image struct {
 
 // Options are what to look at and what is wanted of it.
 type Options struct {
-	Runner     command.Runner
-	Engine     string   // podman or docker; empty takes the first that works
-	Policy     string   // E2E_IMAGES: auto, pull or build; empty means auto
-	Images     []Image  // third-party images of the run
-	Ports      []string // fixed host:port addresses that must be free; free ones are chosen for all others
-	Checkout   string   // folder whose disk gets builds and evidence; empty means the current one
-	Kind       string   // version of the kind library, shown as it is
-	Kubernetes string   // version the nodes run, shown as it is
+	Runner   command.Runner
+	Engine   string   // podman or docker; empty takes the first that works
+	Policy   string   // E2E_IMAGES: auto, pull or build; empty means auto
+	Images   []Image  // third-party images of the run
+	Checkout string   // folder whose disk gets builds and evidence; empty means the current one
+	Labels   []string // of containers that tests make and remove, beside Label
+	Folders  []string // how the names of folders begin that tests make among the temporary files, and remove
+
+	// Say is told what the user should know of a choice that was made. Nil discards it.
+	Say func(format string, args ...any)
 
 	machine machine
 }
 
 // machine is the part of the outside world that is not a program. Tests replace it.
 type machine struct {
-	root  string                                          // what stands for /
-	os    string                                          // GOOS
-	uid   int                                             // effective user
-	find  func(program string) (string, error)            // PATH
-	free  func(path string) (uint64, error)               // bytes a user may write below path
-	reach func(ctx context.Context, address string) error // nil when anything answered
+	root   string                                                    // what stands for /
+	os     string                                                    // GOOS
+	uid    int                                                       // effective user
+	getenv func(name string) string                                  // the environment
+	find   func(program string) (string, error)                      // PATH
+	free   func(path string) (uint64, error)                         // bytes a user may write below path
+	reach  func(ctx context.Context, address string) error           // nil when anything answered
+	ask    func(ctx context.Context, address string) (string, error) // what is sent there
 }
 
 func (o Options) withDefaults() Options {
@@ -61,31 +65,16 @@ func (o Options) withDefaults() Options {
 	if o.Checkout == "" {
 		o.Checkout = "."
 	}
-	m := &o.machine
-	if m.root == "" {
-		m.root = "/"
+	if o.Say == nil {
+		o.Say = func(string, ...any) {}
 	}
-	if m.os == "" {
-		m.os, m.uid = runtime.GOOS, os.Geteuid()
-	}
-	if m.find == nil {
-		m.find = command.Find
-	}
-	if m.free == nil {
-		m.free = freeBytes
-	}
-	if m.reach == nil {
-		m.reach = reach
+	if o.machine.os == "" {
+		o.machine = machine{
+			root: "/", os: runtime.GOOS, uid: os.Geteuid(), getenv: os.Getenv,
+			find: command.Find, free: freeBytes, reach: reach, ask: ask,
+		}
 	}
 	return o
-}
-
-// engines are those that may be chosen, in order of preference.
-func engines(wanted string) []string {
-	if wanted != "" {
-		return []string{wanted}
-	}
-	return []string{"podman", "docker"}
 }
 
 // freeBytes is what this user may still write to the file system that holds path.

@@ -2,7 +2,10 @@ package host
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -71,10 +74,24 @@ func TestInspect(t *testing.T) {
 		{name: "Debian's PostgreSQL outside of PATH", files: map[string]string{"usr/lib/postgresql/15/bin/postgres": ""},
 			change: func(f *fake, _ *Options) { f.programs["redis-server"] = true },
 			check:  "test servers", ok: true, level: Advice, found: "are installed"},
-		{name: "host ports", check: "host ports", ok: true, level: Required, found: "127.0.0.1"},
 		{name: "go", check: "go", ok: true, level: Required, found: "go1.26.0"},
-		{name: "kind", change: func(_ *fake, o *Options) { o.Kind, o.Kubernetes = "v0.33.0", "v1.37.2" },
-			check: "kind", ok: true, level: Advice, found: "v0.33.0 with Kubernetes v1.37.2"},
+		{name: "a C compiler", check: "C compiler", ok: true, level: Required, found: "gcc"},
+		{name: "no C compiler", change: func(f *fake, _ *Options) { f.programs["gcc"] = false },
+			check: "C compiler", level: Required, found: "gcc: not found in PATH, and the race detector needs it", remedy: "go tool mage setup"},
+		{name: "a mage that does not see changes", change: func(f *fake, _ *Options) { f.env = map[string]string{"MAGEFILE_HASHFAST": "1"} },
+			check: "mage", level: Advice, found: "MAGEFILE_HASHFAST is set", remedy: "unset MAGEFILE_HASHFAST"},
+		{name: "containers of tests that were killed", change: func(f *fake, o *Options) {
+			o.Labels = []string{"servers"}
+			f.left = map[string]string{"servers": "4711\n4712", Label: "815"}
+		}, check: "left over", level: Advice, found: "3 containers of tests", remedy: "podman rm --force --volumes 815 4711 4712"},
+		{name: "folders of tests that were killed", change: func(f *fake, o *Options) {
+			o.Folders = []string{"e2e-servers-"}
+			if err := os.Mkdir(filepath.Join(f.temp, "e2e-servers-1"), 0o700); err != nil {
+				f.Fatal(err)
+			}
+		}, check: "left over", level: Advice, found: "1 folders of test servers", remedy: "e2e-servers-1"},
+		{name: "another system", change: func(_ *fake, o *Options) { o.machine.os = "darwin" },
+			check: "system", level: Required, found: "runs need Linux", remedy: "run this on Linux"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -99,6 +116,67 @@ func TestInspect(t *testing.T) {
 				t.Errorf("remedy %q, want %q", got.Remedy, test.remedy)
 			}
 		})
+	}
+}
+
+func TestPreflightNamesWhatACreationFailsOn(t *testing.T) {
+	tests := []struct {
+		name   string
+		files  map[string]string
+		change func(*fake, *Options)
+		want   string // of the error; empty for none
+	}{
+		{name: "a machine that has all"},
+		{name: "few inotify instances", files: map[string]string{"proc/sys/fs/inotify/max_user_instances": "8\n"},
+			want: "inotify: 8 of 8 instances free, 40 needed; 65536 watches; run as root: sysctl fs.inotify.max_user_instances=512"},
+		{name: "instances that are taken", files: map[string]string{"proc/7/status": "Uid:\t0\t0\t0\t0\n"},
+			change: func(f *fake, _ *Options) { f.inotify("7", 100) }, want: "inotify: 28 of 128 instances free"},
+		{name: "instances that another user has taken", files: map[string]string{"proc/7/status": "Uid:\t1000\t1000\t1000\t1000\n"},
+			change: func(f *fake, _ *Options) { f.inotify("7", 100) }},
+		{name: "a small disk", files: map[string]string{"var/lib/docker/keep": ""}, change: func(f *fake, o *Options) {
+			o.machine.free = func(path string) (uint64, error) {
+				if path == filepath.Join(f.root, "var/lib/docker") {
+					return 1 << 20, nil
+				}
+				return 100 << 30, nil
+			}
+		}, want: "disk of images: 0.0 GiB free, 6.0 GiB needed; remove images"},
+		{name: "little memory", files: map[string]string{"proc/meminfo": "MemAvailable: 1048576 kB\n"}, want: "memory: 1.0 GiB available, 3.0 GiB needed"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			files := debianFiles()
+			for name, content := range test.files {
+				files[name] = content
+			}
+			f := newFake(t, files)
+			opts := f.options()
+			opts.Engine = "docker"
+			if test.change != nil {
+				test.change(f, &opts)
+			}
+			err := Preflight(t.Context(), opts).Err()
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.want)) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+			if got := f.recorder.Calls(); len(got) != 0 {
+				t.Errorf("ran %q", got)
+			}
+		})
+	}
+}
+
+// inotify gives a process that many instances.
+func (f *fake) inotify(pid string, n int) {
+	f.Helper()
+	dir := filepath.Join(f.root, "proc", pid, "fd")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		f.Fatal(err)
+	}
+	for i := range n {
+		if err := os.Symlink("anon_inode:inotify", filepath.Join(dir, strconv.Itoa(i))); err != nil {
+			f.Fatal(err)
+		}
 	}
 }
 

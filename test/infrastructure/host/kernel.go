@@ -3,15 +3,20 @@ package host
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// What the kernel says of this machine and process, read below root.
+// What the kernel says of this machine and process, read below root, and what a run
+// needs of it.
 
 // cgroups is the hierarchy that is mounted: v1, hybrid (v1 with v2 beside it), v2,
 // or empty where there is none, as on macOS.
@@ -112,14 +117,14 @@ func field(root fs.FS, file, key string) (string, error) {
 	return "", fmt.Errorf("%s: no %s", file, strings.TrimSuffix(key, ":"))
 }
 
-// inotify is a limit of a user and how much of it the processes that this user may
-// look at have taken.
+// inotify is a limit of a user and how much of it that user's processes have taken.
 type inotify struct {
 	instances, usedInstances uint64
 	watches                  uint64
 }
 
-func readInotify(root fs.FS) (inotify, error) {
+// readInotify counts the instances of a user: the limit is each user's own.
+func readInotify(root fs.FS, uid int) (inotify, error) {
 	var i inotify
 	for _, row := range []struct {
 		file string
@@ -134,14 +139,119 @@ func readInotify(root fs.FS) (inotify, error) {
 		}
 	}
 	// Processes come and go while this reads: what is gone is not counted.
-	processes, _ := fs.Glob(root, "proc/[0-9]*/fd")
-	for _, dir := range processes {
-		descriptors, _ := fs.ReadDir(root, dir)
+	processes, _ := fs.Glob(root, "proc/[0-9]*")
+	for _, process := range processes {
+		if owner, err := field(root, process+"/status", "Uid:"); err != nil || owner != strconv.Itoa(uid) {
+			continue
+		}
+		descriptors, _ := fs.ReadDir(root, process+"/fd")
 		for _, descriptor := range descriptors {
-			if to, err := fs.ReadLink(root, path.Join(dir, descriptor.Name())); err == nil && to == "anon_inode:inotify" {
+			if to, err := fs.ReadLink(root, path.Join(process, "fd", descriptor.Name())); err == nil && to == "anon_inode:inotify" {
 				i.usedInstances++
 			}
 		}
 	}
 	return i, nil
+}
+
+func (i *inspection) cgroup(context.Context) Check {
+	check := Check{Name: "cgroups", Level: Required, OK: true}
+	switch version := cgroups(os.DirFS(i.machine.root)); version {
+	case "":
+		check.OK, check.Found, check.Remedy = false, "none below /sys/fs/cgroup", "mount them, or run this outside of a container"
+	case "v2":
+		check.Found = version
+	default:
+		check.Found = version + "; the kubelet will be told to accept it"
+	}
+	return check
+}
+
+func (i *inspection) limits(context.Context) Check {
+	check := Check{Name: "limits", Level: Required}
+	l, err := readLimits(os.DirFS(i.machine.root))
+	if err != nil {
+		return unknown(check, err)
+	}
+	check.OK = l.openFiles >= needFiles && l.processes >= needProcesses
+	check.Found = fmt.Sprintf("%s open files, %s processes", count(l.openFiles), count(l.processes))
+	check.Remedy = fmt.Sprintf("raise the hard limits to %d open files and %d processes (limits.conf, or LimitNOFILE= and LimitNPROC= of the service that starts this)", needFiles, needProcesses)
+	return check
+}
+
+func count(n uint64) string {
+	if n == unlimited {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
+}
+
+// capabilities matter where podman runs containers as root in this very process's
+// bounds; a daemon and a rootless podman have their own.
+func (i *inspection) capabilities(context.Context) Check {
+	check := Check{Name: "capabilities", Level: Advice}
+	if i.machine.uid != 0 {
+		return Check{}
+	}
+	caps, err := capabilities(os.DirFS(i.machine.root))
+	if err != nil {
+		return unknown(check, err)
+	}
+	var lacking []string
+	for _, c := range []struct {
+		bit  int
+		name string
+	}{{capNetAdmin, "CAP_NET_ADMIN"}, {capSysAdmin, "CAP_SYS_ADMIN"}, {capSysResource, "CAP_SYS_RESOURCE"}} {
+		if caps&(1<<c.bit) == 0 {
+			lacking = append(lacking, c.name)
+		}
+	}
+	switch {
+	case len(lacking) == 0:
+		check.OK, check.Found = true, "all that containers need"
+	case slices.Equal(lacking, []string{"CAP_SYS_RESOURCE"}):
+		check.OK, check.Found = true, "all but CAP_SYS_RESOURCE: containers get no higher limits than this process has"
+	default:
+		check.Found, check.Remedy = "without "+strings.Join(lacking, ", "), "run this in a virtual machine or a privileged container"
+	}
+	return check
+}
+
+func (i *inspection) inotify(context.Context) Check {
+	check := Check{Name: "inotify", Level: Required}
+	in, err := readInotify(os.DirFS(i.machine.root), i.machine.uid)
+	if err != nil {
+		return unknown(check, err)
+	}
+	free := in.instances - min(in.usedInstances, in.instances)
+	check.OK = free >= needInstances && in.watches >= needWatches
+	check.Found = fmt.Sprintf("%d of %d instances free, %d needed; %d watches", free, in.instances, needInstances, in.watches)
+	check.Remedy = "run as root: sysctl fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=524288"
+	return check
+}
+
+func (i *inspection) modules(context.Context) Check {
+	check := Check{Name: "/lib/modules", Level: Required, OK: true, Found: "there"}
+	if _, err := os.Stat(filepath.Join(i.machine.root, "lib/modules")); err != nil {
+		check.OK, check.Found, check.Remedy = false, "missing, and kind mounts it into every node", "run: go tool mage setup"
+	}
+	return check
+}
+
+func (i *inspection) memory(context.Context) Check {
+	check := Check{Name: "memory", Level: Required}
+	available, err := availableMemory(os.DirFS(i.machine.root))
+	if err != nil {
+		return unknown(check, err)
+	}
+	need := uint64(needMemory)
+	if i.build != nil {
+		if names, _, _ := i.build(); len(names) > 0 {
+			need = needBuildMemory
+		}
+	}
+	check.OK = available >= need
+	check.Found = fmt.Sprintf("%s available, %s needed", gib(available), gib(need))
+	check.Remedy = "close other programs, or use a machine with more memory"
+	return check
 }

@@ -56,15 +56,19 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-func TestInotifyCountsWhatIsTaken(t *testing.T) {
+func TestInotifyCountsWhatTheUserHasTaken(t *testing.T) {
 	root := fstest.MapFS{
 		"proc/sys/fs/inotify/max_user_instances": {Data: []byte("128\n")},
 		"proc/sys/fs/inotify/max_user_watches":   {Data: []byte("65536\n")},
+		"proc/7/status":                          {Data: []byte("Name:\tx\nUid:\t1000\t0\t0\t0\n")},
+		"proc/12/status":                         {Data: []byte("Uid:\t1000\t1000\t1000\t1000\n")},
+		"proc/13/status":                         {Data: []byte("Uid:\t0\t0\t0\t0\n")},
+		"proc/13/fd/9":                           {Data: []byte("anon_inode:inotify"), Mode: fs.ModeSymlink},
 		"proc/7/fd/3":                            {Data: []byte("anon_inode:inotify"), Mode: fs.ModeSymlink},
 		"proc/7/fd/4":                            {Data: []byte("/dev/null"), Mode: fs.ModeSymlink},
 		"proc/12/fd/9":                           {Data: []byte("anon_inode:inotify"), Mode: fs.ModeSymlink},
 	}
-	got, err := readInotify(root)
+	got, err := readInotify(root, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -41,6 +42,7 @@ func debianFiles() map[string]string {
 type fake struct {
 	*testing.T
 	root      string
+	temp      string
 	programs  map[string]bool // installed
 	uid       int
 	offline   bool
@@ -49,11 +51,40 @@ type fake struct {
 	images    string                    // what the store lists
 	recorder  command.Recorder
 	installed map[string]bool // Debian packages
+	env       map[string]string
+	published string                             // where the engine publishes a port; by default where its container answers
+	answers   func(token string) (string, error) // of a container; by default with the token
+	left      map[string]string                  // containers by label
+}
+
+// ask is what a container answers where its port was published: with what lies in
+// the folder that it has been given.
+func (f *fake) ask(_ context.Context, address string) (string, error) {
+	if f.published != "" {
+		return "", errors.New("connection refused")
+	}
+	for _, args := range f.recorder.Calls() {
+		for _, arg := range args {
+			folder, found := strings.CutSuffix(arg, ":/probe:ro")
+			if !found {
+				continue
+			}
+			token, err := os.ReadFile(filepath.Join(folder, "token"))
+			if errors.Is(err, os.ErrNotExist) {
+				continue // of a probe that has ended
+			}
+			if f.answers != nil {
+				return f.answers(string(token))
+			}
+			return string(token), err
+		}
+	}
+	return "", errors.New("no folder was given")
 }
 
 func newFake(t *testing.T, files map[string]string) *fake {
 	t.Helper()
-	f := &fake{T: t, root: t.TempDir(), programs: map[string]bool{"podman": true, "apt-get": true, "mmdebstrap": true}, installed: map[string]bool{}}
+	f := &fake{T: t, root: t.TempDir(), programs: map[string]bool{"podman": true, "apt-get": true, "mmdebstrap": true, "gcc": true}, installed: map[string]bool{}}
 	for name, content := range files {
 		path := filepath.Join(f.root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -63,8 +94,8 @@ func newFake(t *testing.T, files map[string]string) *fake {
 			t.Fatal(err)
 		}
 	}
-	t.Setenv("HOME", t.TempDir())
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	f.temp = t.TempDir()
+	t.Setenv("TMPDIR", f.temp)
 	f.recorder.Answer = f.answer
 	return f
 }
@@ -80,7 +111,9 @@ func (f *fake) options() Options {
 				}
 				return "/usr/bin/" + program, nil
 			},
-			free: func(string) (uint64, error) { return 100 << 30, nil },
+			free:   func(string) (uint64, error) { return 100 << 30, nil },
+			getenv: func(name string) string { return f.env[name] },
+			ask:    f.ask,
 			reach: func(context.Context, string) error {
 				if f.offline {
 					return errors.New("no such host")
@@ -108,11 +141,18 @@ func (f *fake) answer(cmd command.Cmd) error {
 	case strings.HasPrefix(line, "go build"):
 		for i, arg := range cmd.Args {
 			if arg == "-o" {
-				return os.WriteFile(cmd.Args[i+1], []byte("program"), 0o755)
+				return os.WriteFile(filepath.Join(cmd.Dir, cmd.Args[i+1]), []byte("program"), 0o755)
 			}
 		}
 	case strings.HasPrefix(line, "go env GOVERSION"):
 		return say("go1.26.0")
+	case strings.HasPrefix(line, "go env CC"):
+		return say("gcc")
+	case strings.Contains(line, " port "):
+		return say(cmp.Or(f.published, "127.0.0.1:40001"))
+	case strings.Contains(line, " ps "):
+		_, label, _ := strings.Cut(line, "label=")
+		return say(f.left[label])
 	case strings.HasPrefix(line, "go env GOCACHE"), strings.Contains(line, " info "):
 		return say(f.root)
 	case strings.Contains(line, " version "):

@@ -5,110 +5,167 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/renameio/v2"
+
 	"kubernaut.ai/e2e/test/infrastructure/command"
 )
 
-// Choose returns the engine to use: the wanted one, else the first of podman and
-// docker that passes ProbeEngine. The error has a line for each that was tried.
-func Choose(ctx context.Context, runner command.Runner, wanted string) (string, error) {
-	var tried []string
-	for _, engine := range engines(wanted) {
-		err := ProbeEngine(ctx, runner, engine)
-		if err == nil {
-			return engine, nil
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			return "", cause
-		}
-		tried = append(tried, err.Error())
-	}
-	return "", fmt.Errorf("no container engine works here; run: go tool mage setup\n  %s", strings.Join(tried, "\n  "))
-}
-
-// probeTimeout bounds a probe, which takes half a second: a cold engine on a busy
-// machine has been seen to take ten.
+// probeTimeout bounds a probe, which takes less than a second: a cold engine on a
+// busy machine has been seen to take ten.
 const probeTimeout = time.Minute
 
 // ProbeEngine returns nil when the engine runs a privileged container with the
-// settings that kind's nodes have. Nothing is pulled: the image is made here, of
-// one program that does nothing, and removed again. The error is one line that
-// names the engine.
-func ProbeEngine(ctx context.Context, runner command.Runner, engine string) (err error) {
-	_, err = engineVersion(ctx, runner, engine)
-	if err != nil {
+// settings that kind's nodes have, whose port and folder are those of this machine.
+// Nothing is pulled: the image is made here, of one small program, and removed again.
+// The error is one line that names the engine.
+func ProbeEngine(ctx context.Context, opts Options, engine string) (err error) {
+	opts = opts.withDefaults()
+	if _, err := engineVersion(ctx, opts.Runner, engine); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("not done after %s", probeTimeout))
 	defer cancel()
-	archive, err := probeArchive(ctx, runner)
-	if err != nil {
-		return fmt.Errorf("%s: making an image to try: %w", engine, brief{err})
-	}
-	// Of this probe only: two may run at once.
-	ref := "localhost/e2e-probe:" + strings.ToLower(rand.Text())
-	err = runner.Run(ctx, command.Cmd{Args: []string{engine, "import", "--change", "LABEL " + Label + "=true", "-", ref}, Stdin: archive})
-	if err != nil {
-		return fmt.Errorf("%s: importing an image: %w", engine, brief{err})
-	}
-	defer func() {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if failed := runner.Run(cleanup, command.Cmd{Args: []string{engine, "rmi", "--force", ref}}); failed != nil && err == nil {
-			err = fmt.Errorf("%s: removing the image of a probe: %w", engine, brief{failed})
-		}
-	}()
-	// As kind starts a node, but for its name: privileged, a cgroup namespace, the
-	// kernel's modules, and a published port, which is what needs the network's
-	// helper programs. The limits are those that the kubelet will set in the node: a
-	// rootless engine may have been given none of the cgroup controllers for them.
-	err = runner.Run(ctx, command.Cmd{Args: []string{engine, "run", "--rm", "--label", Label + "=true", "--privileged", "--cgroupns=private",
-		"--memory", "256m", "--cpu-shares", "512", "--pids-limit", "128", "--volume", "/lib/modules:/lib/modules:ro", "--publish", "127.0.0.1::80", ref, "/true"}})
-	if err != nil {
-		return fmt.Errorf("%s: running a privileged container: %w", engine, brief{err})
+	p := probe{Options: opts, engine: engine, name: "e2e-probe-" + strings.ToLower(rand.Text()[:10]), token: rand.Text()}
+	if err := p.run(ctx); err != nil {
+		return fmt.Errorf("%s: %w", engine, err)
 	}
 	return nil
 }
 
-// engineVersion is the version of what runs the containers: podman itself, and the
-// server that docker talks to.
-func engineVersion(ctx context.Context, runner command.Runner, engine string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, versionTimeout, fmt.Errorf("no answer within %s", versionTimeout))
-	defer cancel()
-	format := "{{.Client.Version}}"
-	if engine == "docker" {
-		format = "{{.Server.Version}}"
-	}
-	version, err := command.Output(ctx, runner, engine, "version", "--format", format)
-	if errors.Is(err, command.ErrNotFound) {
-		return "", fmt.Errorf("%s: not installed", engine)
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", engine, brief{err})
-	}
-	return version, nil
+// probe is one container, with an image of its own: two probes may run at once.
+type probe struct {
+	Options
+	engine string
+	name   string // of the container, and of the image
+	token  string // what the container has to send
 }
 
-// versionTimeout is how long an engine may take to tell its version: a daemon that
-// hangs does not answer at all.
-const versionTimeout = 15 * time.Second
+func (p probe) run(ctx context.Context) (err error) {
+	archive, err := p.archive(ctx)
+	if err != nil {
+		return fmt.Errorf("making an image to try: %w", brief{err})
+	}
+	folder, err := p.folder()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	image := "localhost/" + p.name
+	if err := p.Runner.Run(ctx, command.Cmd{Args: []string{p.engine, "import", "--change", "LABEL " + Label + "=true", "-", image}, Stdin: archive}); err != nil {
+		return fmt.Errorf("importing an image: %w", brief{err})
+	}
+	defer func() { err = p.remove(ctx, err, "rmi", "--force", image) }()
+	// As kind starts a node: privileged, a cgroup namespace, the kernel's modules, and a
+	// published port, which is what needs the network's helper programs. The limits are
+	// those that the kubelet will set in the node: a rootless engine may have been given
+	// none of the cgroup controllers for them.
+	if err := p.Runner.Run(ctx, command.Cmd{Args: []string{p.engine, "run", "--detach", "--name", p.name, "--label", Label + "=true", "--privileged", "--cgroupns=private",
+		"--memory", "256m", "--cpu-shares", "512", "--pids-limit", "128", "--volume", "/lib/modules:/lib/modules:ro", "--volume", folder + ":/probe:ro",
+		"--publish", "127.0.0.1::80", image, "/probe-program"}}); err != nil {
+		// It may be there all the same.
+		return p.remove(ctx, fmt.Errorf("running a privileged container: %w", brief{err}), "rm", "--force", p.name)
+	}
+	defer func() { err = p.remove(ctx, err, "rm", "--force", p.name) }()
+	return p.answer(ctx)
+}
 
-// probeArchive is a root file system with the program /true.
-func probeArchive(ctx context.Context, runner command.Runner) (*bytes.Buffer, error) {
-	program, err := probeProgram(ctx, runner)
+// elsewhere is what makes a container that runs unreachable, or blind.
+const elsewhere = "is the engine on another machine (DOCKER_HOST, a remote context), or does this run in a container beside it?"
+
+// answer asks the container for the token in the folder that it has been given.
+func (p probe) answer(ctx context.Context) error {
+	published, err := command.Output(ctx, p.Runner, p.engine, "port", p.name, "80/tcp")
+	if err != nil {
+		return fmt.Errorf("asking for a published port: %w", brief{err})
+	}
+	address, _, _ := strings.Cut(published, "\n")
+	got, err := p.machine.ask(ctx, address)
+	switch {
+	case err != nil:
+		return fmt.Errorf("a port that it publishes at %s cannot be reached (%w); %s", address, err, elsewhere)
+	case got != p.token:
+		return fmt.Errorf("a folder of this machine is another one in its containers; %s", elsewhere)
+	}
+	return nil
+}
+
+// answerTimeout is how long a container that has started may take to answer: its
+// program has to begin to listen.
+const answerTimeout = 10 * time.Second
+
+// ask returns what is sent by whoever listens at address. Whoever forwards the port
+// may do so before there is a listener.
+func ask(ctx context.Context, address string) (string, error) {
+	once := func() (string, error) {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+			return "", err
+		}
+		text, err := io.ReadAll(conn)
+		if err == nil && len(text) == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return string(text), err
+	}
+	return backoff.Retry(ctx, once, backoff.WithBackOff(backoff.NewConstantBackOff(50*time.Millisecond)), backoff.WithMaxElapsedTime(answerTimeout))
+}
+
+// remove removes what a probe has made, also when ctx has ended, and adds to err.
+func (p probe) remove(ctx context.Context, err error, args ...string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if failed := p.Runner.Run(ctx, command.Cmd{Args: append([]string{p.engine}, args...)}); failed != nil && err == nil {
+		return fmt.Errorf("removing what a probe has made: %w", brief{failed})
+	}
+	return err
+}
+
+// buildDir holds what probes need, in the checkout: a home may be missing, or not to
+// be written.
+func (o Options) buildDir() string { return filepath.Join(o.Checkout, ".e2e", "build") }
+
+// folder makes a folder with the token, for the container to show.
+func (p probe) folder() (string, error) {
+	folder, err := filepath.Abs(filepath.Join(p.buildDir(), p.name))
+	if err == nil {
+		err = os.MkdirAll(folder, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(folder, "token"), []byte(p.token), 0o644)
+	}
+	if err == nil {
+		err = errors.Join(os.Chmod(folder, 0o755), os.Chmod(filepath.Join(folder, "token"), 0o644)) // whatever the umask
+	}
+	return folder, err
+}
+
+// archive is a root file system with the program.
+func (p probe) archive(ctx context.Context) (*bytes.Buffer, error) {
+	program, err := p.program(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
-	if err := w.WriteHeader(&tar.Header{Name: "true", Mode: 0o755, Size: int64(len(program))}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: "probe-program", Mode: 0o755, Size: int64(len(program))}); err != nil {
 		return nil, err
 	}
 	if _, err := w.Write(program); err != nil {
@@ -117,42 +174,41 @@ func probeArchive(ctx context.Context, runner command.Runner) (*bytes.Buffer, er
 	return &archive, w.Close()
 }
 
-// probeProgram is a static Linux program that does nothing. It is compiled once a
-// user and Go version, and kept in the user's cache.
-func probeProgram(ctx context.Context, runner command.Runner) ([]byte, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return nil, err
-	}
-	dir := filepath.Join(cache, "kubernaut-e2e")
-	kept := filepath.Join(dir, "true-linux-"+runtime.GOARCH+"-"+runtime.Version())
+//go:embed probe/main.go
+var probeSource []byte
+
+// program is a static Linux program that sends what is in /probe/token. It is compiled
+// once a checkout and Go version.
+func (p probe) program(ctx context.Context) ([]byte, error) {
+	sum := sha256.Sum256(probeSource)
+	kept := filepath.Join(p.buildDir(), "probe-linux-"+runtime.GOARCH+"-"+runtime.Version()+"-"+hex.EncodeToString(sum[:4]))
 	program, err := os.ReadFile(kept)
 	if !errors.Is(err, os.ErrNotExist) {
 		return program, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(p.buildDir(), 0o755); err != nil {
 		return nil, err
 	}
-	work, err := os.MkdirTemp(dir, "build-")
+	work, err := os.MkdirTemp(p.buildDir(), "probe-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	source, binary := filepath.Join(work, "true.go"), filepath.Join(work, "true")
-	if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(work, "main.go"), probeSource, 0o644); err != nil {
 		return nil, err
 	}
-	err = runner.Run(ctx, command.Cmd{
-		Args: []string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, source}, Dir: work,
+	binary := filepath.Join(work, "program")
+	err = p.Runner.Run(ctx, command.Cmd{
+		Args: []string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", "program", "main.go"}, Dir: work,
 		Env: []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + runtime.GOARCH, "GOFLAGS=", "GOWORK=off"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Rename(binary, kept); err != nil {
+	if program, err = os.ReadFile(binary); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(kept)
+	return program, renameio.WriteFile(kept, program, 0o755)
 }
 
 // brief is a command's error in one line: the one that says what is wrong, without
@@ -165,6 +221,9 @@ func (b brief) Error() string {
 	var failed *command.Error
 	if !errors.As(b.err, &failed) {
 		return b.err.Error()
+	}
+	if failed.Cause != nil {
+		return failed.Cause.Error()
 	}
 	if failed.ExitCode < 0 {
 		return strings.ReplaceAll(failed.Err.Error(), "\n", ": ")

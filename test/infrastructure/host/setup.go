@@ -18,11 +18,20 @@ import (
 // safe to run again. What it may not change is in the error, with the command to run.
 func Setup(ctx context.Context, opts Options, say func(format string, args ...any)) error {
 	s := &setup{Options: opts.withDefaults()}
+	if err := needsLinux(s.machine.os); err != nil {
+		return err
+	}
 	s.say = func(format string, args ...any) {
 		s.changes++
 		say(format, args...)
 	}
+	if err := s.releaseServices(); err != nil {
+		return err
+	}
 	if err := s.kernelModules(); err != nil {
+		return err
+	}
+	if err := s.compiler(ctx); err != nil {
 		return err
 	}
 	engine, err := s.engine(ctx)
@@ -50,9 +59,6 @@ type setup struct {
 // kernelModules makes the folder that kind mounts into every node: podman refuses to
 // mount one that is missing, as it is where the kernel has no modules.
 func (s *setup) kernelModules() error {
-	if s.machine.os != "linux" {
-		return nil
-	}
 	dir := filepath.Join(s.machine.root, "lib/modules")
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -69,12 +75,9 @@ func (s *setup) kernelModules() error {
 
 // engine returns an engine that works, after doing what makes one work.
 func (s *setup) engine(ctx context.Context) (string, error) {
-	chosen, err := Choose(ctx, s.Runner, s.Engine)
+	chosen, err := Choose(ctx, s.Options)
 	if err == nil || context.Cause(ctx) != nil {
 		return chosen, err
-	}
-	if s.machine.os != "linux" {
-		return "", fmt.Errorf("%s\nstart the engine's virtual machine (podman machine start, or Docker Desktop), then run this again", tried(err))
 	}
 	if s.Engine == "docker" {
 		return "", fmt.Errorf("%s\nstart its daemon, or let podman be used: unset E2E_ENGINE and run this again", tried(err))
@@ -88,7 +91,7 @@ func (s *setup) engine(ctx context.Context) (string, error) {
 			if err := s.install(ctx, "no container engine works here", packages); err != nil {
 				return "", err
 			}
-			if err := ProbeEngine(ctx, s.Runner, "podman"); err == nil {
+			if err := ProbeEngine(ctx, s.Options, "podman"); err == nil {
 				return "podman", nil
 			}
 		}
@@ -106,29 +109,39 @@ func tried(err error) string {
 
 // podmanDropIn writes the drop-in and keeps it only if podman works with it.
 func (s *setup) podmanDropIn(ctx context.Context) error {
-	failed := ProbeEngine(ctx, s.Runner, "podman")
+	failed := ProbeEngine(ctx, s.Options, "podman")
 	content, err := dropIn(os.DirFS(s.machine.root))
 	if err != nil {
 		return err
 	}
 	if content == "" {
-		return fmt.Errorf("%w; that is none of the faults that setup can repair", failed)
+		return fmt.Errorf("%w; setup cannot repair that", failed)
 	}
 	if s.machine.uid != 0 {
-		return fmt.Errorf("%w; only root may repair that; run: sudo env PATH=\"$PATH\" go tool mage setup", failed)
+		return fmt.Errorf("%w; repairing that needs root; run: sudo env PATH=\"$PATH\" go tool mage setup", failed)
 	}
 	changed, err := writeDropIn(s.machine.root, content)
 	if err != nil {
 		return err
 	}
 	if !changed {
-		return fmt.Errorf("%w; that is none of the faults that /%s repairs", failed, dropInFile)
+		return fmt.Errorf("%w; the settings in /%s do not help", failed, dropInFile)
 	}
-	if err := ProbeEngine(ctx, s.Runner, "podman"); err != nil {
+	if err := ProbeEngine(ctx, s.Options, "podman"); err != nil {
 		return errors.Join(err, os.Remove(filepath.Join(s.machine.root, dropInFile)))
 	}
 	s.say("wrote /%s: podman needs it here (%v)", dropInFile, failed)
 	return nil
+}
+
+// compiler installs a C compiler where there is none: the race detector needs one.
+func (s *setup) compiler(ctx context.Context) error {
+	i := &inspection{Options: s.Options}
+	check := i.compiler(ctx)
+	if check.OK || check.Level != Required {
+		return nil
+	}
+	return s.install(ctx, check.Found, compilerPackages)
 }
 
 // imageBuilder installs what makes images from packages, where images will be made
@@ -168,23 +181,37 @@ func (s *setup) testServers(ctx context.Context) error {
 	return errors.Join(err, release())
 }
 
-// holdServices keeps packages that are being installed from starting services, by
-// the file that Debian has for it, and returns what takes it away again. A file
-// that is there is left as it is.
+// policy is what keeps packages that are being installed from starting services, in
+// the file that Debian has for it.
+const policy = "#!/bin/sh\n# Made by `go tool mage setup` of kubernaut-e2e while it installs packages.\nexit 101\n"
+
+func (s *setup) policyFile() string { return filepath.Join(s.machine.root, "usr/sbin/policy-rc.d") }
+
+// holdServices makes the file, and returns what takes it away again. One that is there
+// is somebody else's, and is left as it is.
 func (s *setup) holdServices() (release func() error, err error) {
-	path := filepath.Join(s.machine.root, "usr/sbin/policy-rc.d")
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	file, err := os.OpenFile(s.policyFile(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if errors.Is(err, fs.ErrExist) {
 		return func() error { return nil }, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	_, err = file.WriteString("#!/bin/sh\n# Made by `go tool mage setup` of kubernaut-e2e while it installs packages.\nexit 101\n")
+	_, err = file.WriteString(policy)
 	if err := errors.Join(err, file.Close()); err != nil {
-		return nil, errors.Join(err, os.Remove(path))
+		return nil, errors.Join(err, os.Remove(s.policyFile()))
 	}
-	return func() error { return os.Remove(path) }, nil
+	return s.releaseServices, nil
+}
+
+// releaseServices takes the file away if it was made here, now or by a setup that was
+// killed: with it no package of this machine would ever start a service again.
+func (s *setup) releaseServices() error {
+	text, err := os.ReadFile(s.policyFile())
+	if err != nil || string(text) != policy {
+		return nil
+	}
+	return os.Remove(s.policyFile())
 }
 
 // install installs packages, or returns the command to run where it may not.

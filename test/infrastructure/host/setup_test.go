@@ -77,7 +77,7 @@ func TestSetupLeavesAForeignDropInAlone(t *testing.T) {
 	f := withServers(newFake(t, files))
 	f.podman = func() error { return refuse(noLimits) }
 	_, err := f.setUp(f.options())
-	if err == nil || !strings.Contains(err.Error(), "not this project's own") || !strings.Contains(err.Error(), "nofile=20000:20000") {
+	if err == nil || !strings.Contains(err.Error(), "was not written by this project") || !strings.Contains(err.Error(), "nofile=20000:20000") {
 		t.Errorf("got %v, want the settings to add by hand", err)
 	}
 	if got := f.read(dropInFile); got != "# mine\n" {
@@ -154,6 +154,59 @@ func TestSetupFetchesPackageListsOnlyWhenAnInstallFails(t *testing.T) {
 	}
 }
 
+func TestSetupFinishesWhatAnInterruptedOneLeftInDpkg(t *testing.T) {
+	f := withServers(newFake(t, debianFiles()))
+	f.programs["podman"] = false
+	configured := false
+	f.run = func(args []string) error {
+		line := strings.Join(args, " ")
+		switch {
+		case line == "dpkg --configure -a":
+			configured = true
+		case strings.Contains(line, " install ") && !configured:
+			return &command.Error{Args: args, ExitCode: 100, Stderr: "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem. \n"}
+		}
+		return nil
+	}
+	if _, err := f.setUp(f.options()); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.ran("apt-get"); len(got) != 2 || strings.Contains(got[1], " update") {
+		t.Errorf("ran %q, want install twice", got)
+	}
+}
+
+func TestSetupInstallsACompiler(t *testing.T) {
+	f := withServers(newFake(t, debianFiles()))
+	f.programs["gcc"] = false
+	said, err := f.setUp(f.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(said) != 1 || said[0] != "installed gcc libc6-dev: gcc: not found in PATH, and the race detector needs it" {
+		t.Errorf("said %q", said)
+	}
+}
+
+func TestSetupLetsServicesStartAgainAfterOneThatWasKilled(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		there      bool
+	}{{"its own file", policy, false}, {"somebody else's file", "#!/bin/sh\nexit 101\n", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			files := debianFiles()
+			files["usr/sbin/policy-rc.d"] = test.text
+			f := withServers(newFake(t, files))
+			if _, err := f.setUp(f.options()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(f.root, "usr/sbin/policy-rc.d")); (err == nil) != test.there {
+				t.Errorf("got %v, want it there: %v", err, test.there)
+			}
+		})
+	}
+}
+
 func TestSetupStartsNoServerOfAPackage(t *testing.T) {
 	files := debianFiles()
 	files["run/systemd/system/keep"] = ""
@@ -192,7 +245,9 @@ func TestSetupSaysWhatItMayNotDo(t *testing.T) {
 		{"no podman and no apt", func(f *fake, _ *Options) { f.programs["podman"] = false }, "etc/debian_version", "package manager"},
 		{"no modules and no root", func(_ *fake, o *Options) { o.machine.uid = 1000 }, "lib/modules", "sudo mkdir -p /lib/modules"},
 		{"docker wanted", func(_ *fake, o *Options) { o.Engine = "docker" }, "", "unset E2E_ENGINE"},
-		{"macOS", func(f *fake, o *Options) { o.machine.os = "darwin"; f.programs["podman"] = false }, "", "podman machine start"},
+		{"macOS", func(f *fake, o *Options) { o.machine.os = "darwin"; f.programs["podman"] = false }, "", "runs need Linux"},
+		{"no C compiler and no root", func(f *fake, o *Options) { o.machine.uid = 1000; f.programs["gcc"] = false }, "",
+			"sudo apt-get install --no-install-recommends gcc libc6-dev"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -31,6 +31,17 @@ type Image struct {
 // Ref returns the reference: repository, name, and a tag derived of the inputs.
 func (i Image) Ref() string { return Repository + i.Name + ":" + i.Inputs.tag() }
 
+// Loadable returns the reference by which nodes can hold an image: ref, but for one that is
+// pinned by its digest a name of ours, with the digest as its tag. An archive gets a digest
+// of its own when it is loaded, so that nodes would never find the image by the registry's.
+func Loadable(name, ref string) string {
+	_, digest, pinned := strings.Cut(ref, "@sha256:")
+	if !pinned {
+		return ref
+	}
+	return Repository + name + ":" + digest[:min(len(digest), tagDigits)]
+}
+
 // NameOf returns the catalog name of a reference that Ref made, empty for any other.
 func NameOf(ref string) string {
 	rest, own := strings.CutPrefix(ref, Repository)
@@ -93,9 +104,11 @@ func (in *Inputs) Dir(fsys fs.FS, root string) *Inputs {
 // Err returns the first error of reading a file.
 func (in *Inputs) Err() error { return in.err }
 
-// tag is 16 hexadecimal digits: at a million images, two share one with a
-// probability of three in a hundred million.
-func (in *Inputs) tag() string { return hex.EncodeToString(in.hash.Sum(nil))[:16] }
+// tagDigits is the length of a tag: at a million images, two share one of 16 hexadecimal
+// digits with a probability of three in a hundred million.
+const tagDigits = 16
+
+func (in *Inputs) tag() string { return hex.EncodeToString(in.hash.Sum(nil))[:tagDigits] }
 
 func sumFile(fsys fs.FS, path string) (string, error) {
 	file, err := fsys.Open(path)

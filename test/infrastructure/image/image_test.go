@@ -56,3 +56,15 @@ func TestMissingFileIsAnError(t *testing.T) {
 		t.Error("got no error for a file that is not there")
 	}
 }
+
+func TestLoadable(t *testing.T) {
+	for ref, want := range map[string]string{
+		"docker.io/library/redis:8.2":                                          "docker.io/library/redis:8.2",
+		"docker.io/library/redis:8.2@sha256:0123456789abcdef0123456789abcdef0": image.Repository + "redis:0123456789abcdef",
+		"docker.io/library/redis@sha256:0123456789abcdef0123456789abcdef0":     image.Repository + "redis:0123456789abcdef",
+	} {
+		if got := image.Loadable("redis", ref); got != want {
+			t.Errorf("%s: got %s, want %s", ref, got, want)
+		}
+	}
+}

@@ -37,7 +37,7 @@ func junit(doc Document) ([]byte, error) {
 		Time: fmt.Sprintf("%.3f", doc.TotalSeconds), Started: doc.Started.UTC().Format("2006-01-02T15:04:05"),
 	}
 	for _, entry := range doc.Steps {
-		c := testcase{Class: "phases." + entry.Phase, Name: entry.Phase + "/" + entry.Name, Time: fmt.Sprintf("%.3f", entry.End.Sub(entry.Start).Seconds())}
+		c := testcase{Class: "phases." + entry.Phase, Name: entry.Title(), Time: fmt.Sprintf("%.3f", entry.Took().Seconds())}
 		switch entry.Outcome {
 		case Failed:
 			suite.Failures++

@@ -1,5 +1,5 @@
-// Package timeline records what a run does: for each step one line on the screen,
-// one entry in timeline.json, one JUnit case and one log file. It decides nothing.
+// Package timeline records what a run does: for each step one entry in timeline.json,
+// one JUnit case, one log file and a line on the screen. It decides nothing.
 package timeline
 
 import (
@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,63 +15,30 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 )
-
-// Outcome is how a step ended.
-type Outcome string
-
-// The outcomes.
-const (
-	Done     Outcome = "done"     // it did its work
-	Cached   Outcome = "cached"   // what it would have made was there
-	Skipped  Outcome = "skipped"  // there was nothing for it to do; the detail says why
-	Failed   Outcome = "failed"   // it returned an error
-	Canceled Outcome = "canceled" // its context ended before it did
-)
-
-// Entry is one step in timeline.json.
-type Entry struct {
-	Phase   string    `json:"phase"`
-	Name    string    `json:"name"`
-	Start   time.Time `json:"start"`
-	End     time.Time `json:"end"`
-	Outcome Outcome   `json:"outcome"`
-	Detail  string    `json:"detail,omitempty"`
-}
-
-// Document is timeline.json.
-type Document struct {
-	Cluster string    `json:"cluster"`
-	Variant string    `json:"variant"`
-	Started time.Time `json:"started"`
-	Steps   []Entry   `json:"steps"`
-
-	// SetupSeconds is the time from the first step's start to the end of the last
-	// step before a suite; SuiteSeconds is the suites' own; TotalSeconds is the whole.
-	SetupSeconds float64 `json:"setupSeconds"`
-	SuiteSeconds float64 `json:"suiteSeconds"`
-	TotalSeconds float64 `json:"totalSeconds"`
-}
-
-// Phases that follow a suite and are no part of setting up.
-var afterSuite = []string{"suite", "bench", "mutants", "coverage", "gather", teardown}
-
-// addsOnly are the phases that leave the evidence of the run before in place when
-// they come first: they end that run.
-var addsOnly = []string{"coverage", teardown}
-
-const teardown = "teardown"
 
 // Options say where a Recorder writes.
 type Options struct {
-	Dir      string    // evidence folder of the run; made if missing
-	Cluster  string    // name in the document
-	Variant  string    // name in the document
-	Out      io.Writer // progress lines; os.Stderr as a rule
-	Terminal bool      // Out is a terminal: a live line and marks
-	Verbose  bool      // also stream each step's log to Out, every line with the step's name
-	Now      func() time.Time
+	// Folder returns where the evidence goes; it is made if missing. It is asked at the
+	// first step: looking makes no evidence. Fresh tells that a run begins, whose log/
+	// and junit/ the recorder then empties; without it the step only ends the run
+	// before, whose evidence stays: removing a cluster must not remove what tells why it
+	// failed.
+	Folder  func(fresh bool) (string, error)
+	Cluster string           // name in the document
+	Variant string           // name in the document
+	Screen  *screen.Screen   // progress lines
+	Verbose bool             // also show each step's log, every line with the step's name
+	Now     func() time.Time // nil means time.Now
 }
+
+// addsOnly are the phases that end the run before when they come first.
+var addsOnly = []string{"coverage", teardown}
+
+// folders of the evidence that hold one run's files only.
+var folders = []string{"log", "junit"}
 
 // heartbeat is how often a step that takes long says on plain output that it still
 // runs: CI systems take ten silent minutes for a hang.
@@ -85,164 +51,96 @@ type Recorder struct {
 	mu      sync.Mutex
 	doc     Document
 	running []*Step
-	live    bool // a live line is on the screen
-	emptied bool // log/ and junit/ hold this run's files only
+	dir     string // empty before the first step
+	fresh   bool   // dir holds this run's evidence only
 }
 
-// New returns a recorder. The evidence of the run before stays until this run's
-// first step that makes some: removing a cluster must not remove what tells why it
-// failed.
-func New(opts Options) (*Recorder, error) {
+// New returns a recorder.
+func New(opts Options) *Recorder {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	for _, sub := range folders {
-		if err := os.MkdirAll(filepath.Join(opts.Dir, sub), 0o755); err != nil {
-			return nil, err
-		}
-	}
-	return &Recorder{opts: opts, doc: Document{Cluster: opts.Cluster, Variant: opts.Variant, Started: opts.Now(), Steps: []Entry{}}}, nil
+	return &Recorder{opts: opts, doc: Document{Cluster: opts.Cluster, Variant: opts.Variant, Started: opts.Now(), Steps: []Entry{}}}
 }
 
-// folders below Dir that hold one run's evidence.
-var folders = []string{"log", "junit"}
+// Step runs fn as one step. It returns fn's error with the step's name before it.
+// The error of a step that was told to end by others is recorded as canceled.
+func (r *Recorder) Step(ctx context.Context, phase, name string, fn func(context.Context, *Step) error) error {
+	step := &Step{recorder: r, entry: Entry{Phase: phase, Name: name, Start: r.opts.Now(), Outcome: Done}}
+	if err := r.begin(step); err != nil {
+		return err
+	}
+	defer step.log.Close()
+	stop := r.beat(step)
+	err := fn(context.WithValue(ctx, stepKey{}, step), step)
+	stop()
+	if step.lines != nil {
+		step.lines.Flush()
+	}
+	if err != nil {
+		step.end(failure(ctx, err), "%s", err)
+		fmt.Fprintf(step.log, "%s\n", err)
+		err = fmt.Errorf("%s: %w", step.entry.Title(), err)
+	}
+	return errors.Join(err, r.finish(step))
+}
 
-// empty removes the evidence of the run before, once.
-func (r *Recorder) empty() error {
+// begin opens the step's log and shows that it runs.
+func (r *Recorder) begin(step *Step) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.emptied {
-		return nil
+	if err := r.open(!slices.Contains(addsOnly, step.entry.Phase)); err != nil {
+		return err
 	}
-	r.emptied = true
-	for _, sub := range folders {
-		dir := filepath.Join(r.opts.Dir, sub)
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	path := filepath.Join(r.dir, "log", strings.ReplaceAll(step.entry.Title(), "/", "-")+".log")
+	var err error
+	if step.log, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
+		return err
+	}
+	if r.opts.Verbose {
+		step.lines = &screen.Lines{Emit: func(line string) { r.Say("%s | %s", step.entry.Title(), line) }}
+	}
+	r.running = append(r.running, step)
+	if r.opts.Screen.Live() {
+		r.opts.Screen.Draw(r.items())
+	} else {
+		r.print("> %s", step.entry.Title())
 	}
 	return nil
 }
 
-// Step is a step while it runs.
-type Step struct {
-	recorder *Recorder
-	entry    Entry
-	log      *os.File
-	lines    *prefixer
-	status   string
-}
-
-type stepKey struct{}
-
-// Log returns the log of the step that ctx belongs to, or a writer that discards.
-// It is safe for concurrent use.
-func Log(ctx context.Context) io.Writer {
-	if step, ok := ctx.Value(stepKey{}).(*Step); ok {
-		return step
+// open makes the folder of the evidence ready. The caller holds mu.
+func (r *Recorder) open(fresh bool) error {
+	if r.dir != "" && (r.fresh || !fresh) {
+		return nil
 	}
-	return io.Discard
-}
-
-// Write appends to the step's log.
-func (s *Step) Write(p []byte) (int, error) {
-	if s.lines != nil {
-		s.lines.write(p)
-	}
-	return s.log.Write(p)
-}
-
-// Cached says that what the step would have made was there already.
-func (s *Step) Cached(format string, args ...any) { s.end(Cached, format, args...) }
-
-// Skipped says that there was nothing for the step to do, and why.
-func (s *Step) Skipped(format string, args ...any) { s.end(Skipped, format, args...) }
-
-// Detail says in a few words what the step did.
-func (s *Step) Detail(format string, args ...any) { s.end(s.entry.Outcome, format, args...) }
-
-func (s *Step) end(outcome Outcome, format string, args ...any) {
-	s.recorder.mu.Lock()
-	defer s.recorder.mu.Unlock()
-	s.entry.Outcome, s.entry.Detail = outcome, fmt.Sprintf(format, args...)
-}
-
-// Status says what a long step is at now; it is shown while the step runs, and as
-// a line of its own on plain output.
-func (s *Step) Status(format string, args ...any) {
-	r := s.recorder
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s.status = fmt.Sprintf(format, args...)
-	fmt.Fprintf(s.log, "# %s\n", s.status)
-	if !r.opts.Terminal {
-		r.print("  %s: %s", s.title(), s.status)
-	}
-	r.draw()
-}
-
-func (s *Step) title() string { return s.entry.Phase + "/" + s.entry.Name }
-
-// Step runs fn as one step. It returns fn's error with the step's name before it;
-// an error that comes of a context that ended is recorded as canceled.
-func (r *Recorder) Step(ctx context.Context, phase, name string, fn func(context.Context, *Step) error) error {
-	if !slices.Contains(addsOnly, phase) {
-		if err := r.empty(); err != nil {
-			return err
-		}
-	}
-	path := filepath.Join(r.opts.Dir, "log", phase+"-"+strings.ReplaceAll(name, "/", "-")+".log")
-	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	dir, err := r.opts.Folder(fresh)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	step := &Step{recorder: r, log: log, entry: Entry{Phase: phase, Name: name, Start: r.opts.Now(), Outcome: Done}}
-	if r.opts.Verbose {
-		step.lines = &prefixer{prefix: step.title() + " | ", print: r.say}
-	}
-	r.begin(step)
-	stop := r.beat(step)
-	err = fn(context.WithValue(ctx, stepKey{}, step), step)
-	stop()
-	if err != nil {
-		outcome := Failed
-		if ctx.Err() != nil || errors.Is(err, context.Canceled) {
-			outcome = Canceled
+	for _, sub := range folders {
+		if fresh {
+			if err := os.RemoveAll(filepath.Join(dir, sub)); err != nil {
+				return err
+			}
 		}
-		step.end(outcome, "%s", err)
-		fmt.Fprintf(log, "%s\n", err)
-		err = fmt.Errorf("%s: %w", step.title(), err)
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
 	}
-	if fileErr := r.finish(step); fileErr != nil {
-		return errors.Join(err, fileErr)
-	}
-	return err
+	r.dir, r.fresh = dir, fresh
+	return nil
 }
 
-func (r *Recorder) begin(step *Step) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.running = append(r.running, step)
-	if !r.opts.Terminal {
-		r.print("> %s", step.title())
-	}
-	r.draw()
-}
-
+// finish records the end of a step and shows it.
 func (r *Recorder) finish(step *Step) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	step.entry.End = r.opts.Now()
 	r.running = slices.DeleteFunc(r.running, func(s *Step) bool { return s == step })
-	r.doc.Steps = append(r.doc.Steps, step.entry)
-	r.total()
-	took := step.entry.End.Sub(step.entry.Start).Seconds()
+	r.doc.add(step.entry)
 	mark, detail := "", step.entry.Detail
-	if r.opts.Terminal {
+	if r.opts.Screen.Live() {
 		mark = "✓ "
 		if step.entry.Outcome == Failed || step.entry.Outcome == Canceled {
 			mark = "✗ "
@@ -251,31 +149,8 @@ func (r *Recorder) finish(step *Step) error {
 	if first, _, more := strings.Cut(detail, "\n"); more {
 		detail = first + " ..."
 	}
-	r.print("%s%-24s %7.1fs  %-8s %s", mark, step.title(), took, step.entry.Outcome, detail)
-	r.draw()
+	r.print("%s%-24s %7.1fs  %-8s %s", mark, step.entry.Title(), step.entry.Took().Seconds(), step.entry.Outcome, detail)
 	return r.write()
-}
-
-// total derives the document's sums.
-func (r *Recorder) total() {
-	var setupEnd, end time.Time
-	suites := 0.0
-	for _, entry := range r.doc.Steps {
-		if entry.End.After(end) {
-			end = entry.End
-		}
-		if entry.Phase == "suite" {
-			suites += entry.End.Sub(entry.Start).Seconds()
-		}
-		if !slices.Contains(afterSuite, entry.Phase) && entry.End.After(setupEnd) {
-			setupEnd = entry.End
-		}
-	}
-	if !setupEnd.IsZero() {
-		r.doc.SetupSeconds = setupEnd.Sub(r.doc.Started).Seconds()
-	}
-	r.doc.SuiteSeconds = suites
-	r.doc.TotalSeconds = end.Sub(r.doc.Started).Seconds()
 }
 
 // Document returns a copy of what has been recorded.
@@ -288,49 +163,31 @@ func (r *Recorder) Document() Document {
 }
 
 // Say prints one line between the steps' lines.
-func (r *Recorder) Say(format string, args ...any) { r.say(fmt.Sprintf(format, args...)) }
-
-func (r *Recorder) say(line string) {
+func (r *Recorder) Say(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.print("%s", line)
-	r.draw()
+	r.print(format, args...)
 }
 
-// print writes a whole line; the live line gives way to it. The caller holds mu.
+// print shows a line that stays. The caller holds mu.
 func (r *Recorder) print(format string, args ...any) {
-	if r.live {
-		fmt.Fprint(r.opts.Out, "\r\x1b[K")
-		r.live = false
-	}
-	fmt.Fprintf(r.opts.Out, format+"\n", args...)
+	r.opts.Screen.Print(fmt.Sprintf(format, args...), r.items())
 }
 
-// draw renews the live line. The caller holds mu.
-func (r *Recorder) draw() {
-	if !r.opts.Terminal || len(r.running) == 0 {
-		return
-	}
-	parts := make([]string, len(r.running))
+// items are the steps that run, for the live line. The caller holds mu.
+func (r *Recorder) items() []screen.Item {
+	items := make([]screen.Item, len(r.running))
 	for i, step := range r.running {
-		parts[i] = fmt.Sprintf("%s %.0fs", step.title(), r.opts.Now().Sub(step.entry.Start).Seconds())
-		if step.status != "" {
-			parts[i] += " (" + step.status + ")"
-		}
+		items[i] = screen.Item{Name: fmt.Sprintf("%s %.0fs", step.entry.Title(), r.opts.Now().Sub(step.entry.Start).Seconds()), Status: step.status}
 	}
-	line := strings.Join(parts, "  ")
-	if limit := 110; len(line) > limit {
-		line = line[:limit] + "..."
-	}
-	fmt.Fprintf(r.opts.Out, "\r\x1b[K… %s", line)
-	r.live = true
+	return items
 }
 
 // beat renews the live line every second, or says on plain output every half minute
 // that the step still runs. The caller calls the function it returns.
 func (r *Recorder) beat(step *Step) func() {
 	period := heartbeat
-	if r.opts.Terminal {
+	if r.opts.Screen.Live() {
 		period = time.Second
 	}
 	ticker := time.NewTicker(period)
@@ -343,10 +200,10 @@ func (r *Recorder) beat(step *Step) func() {
 				return
 			case <-ticker.C:
 				r.mu.Lock()
-				if r.opts.Terminal {
-					r.draw()
+				if r.opts.Screen.Live() {
+					r.opts.Screen.Draw(r.items())
 				} else {
-					r.print("  %s: running for %.0fs %s", step.title(), r.opts.Now().Sub(step.entry.Start).Seconds(), step.status)
+					r.print("  %s: running for %.0fs %s", step.entry.Title(), r.opts.Now().Sub(step.entry.Start).Seconds(), step.status)
 				}
 				r.mu.Unlock()
 			}
@@ -361,42 +218,19 @@ func (r *Recorder) beat(step *Step) func() {
 
 // write stores timeline.json and the phases' JUnit report. The caller holds mu.
 func (r *Recorder) write() error {
-	if !r.emptied { // the end of a run by itself
+	if !r.fresh { // the end of a run by itself
 		return nil
 	}
 	data, err := json.MarshalIndent(r.doc, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(filepath.Join(r.opts.Dir, "timeline.json"), append(data, '\n'), 0o644); err != nil {
+	if err := renameio.WriteFile(filepath.Join(r.dir, "timeline.json"), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
 	report, err := junit(r.doc)
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(r.opts.Dir, "junit", "phases.xml"), report, 0o644)
-}
-
-// prefixer cuts what is written into lines and prints each with the step's name.
-type prefixer struct {
-	prefix string
-	print  func(string)
-
-	mu   sync.Mutex
-	rest string
-}
-
-func (p *prefixer) write(data []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.rest += string(data)
-	for {
-		line, rest, found := strings.Cut(p.rest, "\n")
-		if !found {
-			return
-		}
-		p.rest = rest
-		p.print(p.prefix + line)
-	}
+	return renameio.WriteFile(filepath.Join(r.dir, "junit", "phases.xml"), report, 0o644)
 }

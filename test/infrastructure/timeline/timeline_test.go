@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -33,11 +35,14 @@ func read(t *testing.T, dir string) timeline.Document {
 func open(t *testing.T, out *bytes.Buffer) (*timeline.Recorder, string) {
 	t.Helper()
 	dir := t.TempDir()
-	r, err := timeline.New(timeline.Options{Dir: dir, Cluster: "c", Variant: "standard", Out: out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r, dir
+	return resume(dir, out), dir
+}
+
+// resume is another process's recorder for the same folder.
+func resume(dir string, out io.Writer) *timeline.Recorder {
+	return timeline.New(timeline.Options{
+		Folder: func(bool) (string, error) { return dir, nil }, Cluster: "c", Variant: "standard", Screen: screen.New(out, nil),
+	})
 }
 
 func TestStepsAreRecordedWithOutcomeAndDetail(t *testing.T) {
@@ -154,10 +159,7 @@ func TestTeardownByItselfKeepsTheEvidence(t *testing.T) {
 	if err := first.Step(t.Context(), "build", "gateway", nothing); err != nil {
 		t.Fatal(err)
 	}
-	again, err := timeline.New(timeline.Options{Dir: dir, Out: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
+	again := resume(dir, &out)
 	if err := again.Step(t.Context(), "teardown", "cluster", nothing); err != nil {
 		t.Fatal(err)
 	}
@@ -166,5 +168,119 @@ func TestTeardownByItselfKeepsTheEvidence(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "log", "build-gateway.log")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAStepThatMeetsItsOwnDeadlineHasFailed(t *testing.T) {
+	waits := func(ctx context.Context, _ *timeline.Step) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	tests := []struct {
+		name string
+		ctx  func(context.Context) (context.Context, context.CancelFunc)
+		fn   func(context.Context, *timeline.Step) error
+		want timeline.Outcome
+	}{
+		{"its own deadline", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeoutCause(ctx, time.Second, errors.New("not done after 1s"))
+		}, waits, timeline.Failed},
+		{"its own deadline, of which the error says nothing", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeoutCause(ctx, time.Second, errors.New("not done after 1s"))
+		}, func(ctx context.Context, _ *timeline.Step) error { <-ctx.Done(); return errors.New("exit 1") }, timeline.Failed},
+		{"a deadline of a part of it", func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} },
+			func(ctx context.Context, step *timeline.Step) error {
+				ctx, cancel := context.WithTimeoutCause(ctx, time.Second, errors.New("not done after 1s"))
+				defer cancel()
+				return waits(ctx, step)
+			}, timeline.Failed},
+		{"another's failure", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(ctx)
+			time.AfterFunc(time.Second, func() { cancel(errors.New("another step failed")) })
+			return context.WithTimeoutCause(ctx, time.Minute, errors.New("not done after 1m"))
+		}, waits, timeline.Canceled},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				r, dir := open(t, &out)
+				ctx, cancel := test.ctx(t.Context())
+				defer cancel()
+				if err := r.Step(ctx, "load", "x", test.fn); err == nil {
+					t.Error("got no error")
+				}
+				if got := read(t, dir).Steps[0].Outcome; got != test.want {
+					t.Errorf("got %s, want %s", got, test.want)
+				}
+				report, err := os.ReadFile(filepath.Join(dir, "junit", "phases.xml"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := strings.Contains(string(report), `failures="1"`); got != (test.want == timeline.Failed) {
+					t.Errorf("JUnit:\n%s", report)
+				}
+			})
+		})
+	}
+}
+
+func TestVerboseShowsALastLineWithoutAnEnd(t *testing.T) {
+	var out bytes.Buffer
+	dir := t.TempDir()
+	r := timeline.New(timeline.Options{Folder: func(bool) (string, error) { return dir, nil }, Screen: screen.New(&out, nil), Verbose: true})
+	err := r.Step(t.Context(), "build", "x", func(ctx context.Context, _ *timeline.Step) error {
+		_, err := io.WriteString(timeline.Log(ctx), "first\nlast")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "build/x | first\nbuild/x | last\nbuild/x  ") {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestAStatusOfManyLinesKeepsTheLiveLineOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		dir := t.TempDir()
+		r := timeline.New(timeline.Options{Folder: func(bool) (string, error) { return dir, nil }, Screen: screen.New(&out, func() int { return 80 })})
+		err := r.Step(t.Context(), "cluster", "create", func(_ context.Context, step *timeline.Step) error {
+			step.Status("trying once more: exit 1:\nsecond\nthird")
+			<-time.After(3 * time.Second)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(out.String(), "\n"); got != 1 {
+			t.Errorf("got %d lines, want the step's own:\n%q", got, out.String())
+		}
+		if log, err := os.ReadFile(filepath.Join(dir, "log", "cluster-create.log")); !strings.Contains(string(log), "third") {
+			t.Errorf("the log lacks the status' end: %q, %v", log, err)
+		}
+	})
+}
+
+func TestEvidenceBeginsWithTheFirstStepThatMakesSome(t *testing.T) {
+	var out bytes.Buffer
+	var asked []bool
+	dir := t.TempDir()
+	r := timeline.New(timeline.Options{Screen: screen.New(&out, nil), Folder: func(fresh bool) (string, error) {
+		asked = append(asked, fresh)
+		return dir, nil
+	}})
+	r.Say("looking")
+	if len(asked) != 0 {
+		t.Error("looking asked for a folder")
+	}
+	for _, phase := range []string{"teardown", "teardown", "build", "load", "teardown"} {
+		if err := r.Step(t.Context(), phase, "x", func(context.Context, *timeline.Step) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := fmt.Sprint(asked), "[false true]"; got != want {
+		t.Errorf("asked %s, want %s", got, want)
 	}
 }

@@ -136,9 +136,14 @@ type ChainReport struct {
 	// FirstBroken The first place at which what is stored is not what was written.
 	FirstBroken *ChainBreak `json:"first_broken,omitempty"`
 
-	// Length How many events are stored.
+	// Length How many events are stored; with resume
 	Length int64 `json:"length"`
-	Valid  bool  `json:"valid"`
+
+	// Resume How far the chain was verified
+	Resume *string `json:"resume,omitempty"`
+
+	// Valid Whether the whole chain is what was written; false while resume is there.
+	Valid bool `json:"valid"`
 }
 
 // Event defines model for Event.
@@ -156,7 +161,7 @@ type Event struct {
 	EventAction   string  `json:"event_action"`
 	EventCategory string  `json:"event_category"`
 
-	// EventData Any JSON object, at most 64 levels deep; numbers keep every digit.
+	// EventData Any JSON object of at most 100000 values, 64 levels deep; numbers keep every digit.
 	EventData json.RawMessage `json:"event_data"`
 
 	// EventHash SHA-256 over previous_hash and the canonical form, in hexadecimal.
@@ -171,7 +176,10 @@ type Event struct {
 	ParentEventID  *UUID     `json:"parent_event_id,omitempty"`
 
 	// PreviousHash event_hash of the event before, in hexadecimal; zeros for the first.
-	PreviousHash string  `json:"previous_hash"`
+	PreviousHash string `json:"previous_hash"`
+
+	// RecordedBy Who the writer was, as the API server knows him.
+	RecordedBy   *string `json:"recorded_by,omitempty"`
 	ResourceID   *string `json:"resource_id,omitempty"`
 	ResourceType *string `json:"resource_type,omitempty"`
 	Severity     *string `json:"severity,omitempty"`
@@ -202,7 +210,7 @@ type EventRequest struct {
 	EventAction   string  `json:"event_action"`
 	EventCategory string  `json:"event_category"`
 
-	// EventData Any JSON object, at most 64 levels deep; numbers keep every digit.
+	// EventData Any JSON object of at most 100000 values, 64 levels deep; numbers keep every digit.
 	EventData    json.RawMessage `json:"event_data"`
 	EventID      *UUID           `json:"event_id,omitempty"`
 	EventOutcome Outcome         `json:"event_outcome"`
@@ -242,17 +250,23 @@ type Pagination struct {
 	HasMore bool `json:"hasMore"`
 	Limit   int  `json:"limit"`
 
-	// NextCursor Where the next page begins; absent on the last page.
+	// NextCursor Where the next page begins; absent on the last page. A page of large events ends before its limit.
 	NextCursor *string `json:"nextCursor,omitempty"`
 	Offset     int     `json:"offset"`
 
-	// Total How many events the filters select.
+	// Total How many events the filters select; beyond 10000 they are not counted.
 	Total int64 `json:"total"`
+
+	// TotalIsMinimum true when there are more than total; absent otherwise.
+	TotalIsMinimum *bool `json:"totalIsMinimum,omitempty"`
 }
 
 // Problem RFC 9457.
 type Problem struct {
 	Detail string `json:"detail"`
+
+	// EventIds The ids under which the events are to be sent again, or the id that is taken.
+	EventIds *[]UUID `json:"event_ids,omitempty"`
 
 	// Index Which event of a batch is at fault
 	Index    *int   `json:"index,omitempty"`
@@ -310,6 +324,9 @@ type CreateEventsJSONBody = []EventRequest
 // VerifyChainJSONBody defines parameters for VerifyChain.
 type VerifyChainJSONBody struct {
 	CorrelationID string `json:"correlation_id"`
+
+	// Resume The resume of the answer before, to go on where it ended.
+	Resume *string `json:"resume,omitempty"`
 }
 
 // CreateEventJSONRequestBody defines body for CreateEvent for application/json ContentType.
@@ -433,14 +450,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/audit/events/{event_id} (the `GetEvent` operationId).
 	GetEvent(ctx context.Context, eventID UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+	// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/audit/verify-chain (the `VerifyChain` operationId).
 	VerifyChainWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// VerifyChain Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+	// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -551,7 +568,7 @@ func (c *Client) GetEvent(ctx context.Context, eventID UUID, reqEditors ...Reque
 	return c.Client.Do(req)
 }
 
-// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 //
 // Takes any type of body and a specified content type.
 //
@@ -568,7 +585,7 @@ func (c *Client) VerifyChainWithBody(ctx context.Context, contentType string, bo
 	return c.Client.Do(req)
 }
 
-// VerifyChain Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1029,14 +1046,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/audit/events/{event_id} (the `GetEvent` operationId).
 	GetEventWithResponse(ctx context.Context, eventID UUID, reqEditors ...RequestEditorFn) (*GetEventResponse, error)
 
-	// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+	// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/audit/verify-chain (the `VerifyChain` operationId).
 	VerifyChainWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifyChainResponse, error)
 
-	// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+	// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1431,7 +1448,7 @@ func (c *ClientWithResponses) GetEventWithResponse(ctx context.Context, eventID 
 	return ParseGetEventResponse(rsp)
 }
 
-// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -1444,7 +1461,7 @@ func (c *ClientWithResponses) VerifyChainWithBodyWithResponse(ctx context.Contex
 	return ParseVerifyChainResponse(rsp)
 }
 
-// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -74,6 +74,48 @@ func (e Outcome) Valid() bool {
 	}
 }
 
+// Defines values for ReadinessReason.
+const (
+	DatabaseUnreachable ReadinessReason = "database_unreachable"
+	RedisUnreachable    ReadinessReason = "redis_unreachable"
+	SchemaOutdated      ReadinessReason = "schema_outdated"
+	ShuttingDown        ReadinessReason = "shutting_down"
+)
+
+// Valid indicates whether the value is a known member of the ReadinessReason enum.
+func (e ReadinessReason) Valid() bool {
+	switch e {
+	case DatabaseUnreachable:
+		return true
+	case RedisUnreachable:
+		return true
+	case SchemaOutdated:
+		return true
+	case ShuttingDown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadinessStatus.
+const (
+	NotReady ReadinessStatus = "not_ready"
+	Ready    ReadinessStatus = "ready"
+)
+
+// Valid indicates whether the value is a known member of the ReadinessStatus enum.
+func (e ReadinessStatus) Valid() bool {
+	switch e {
+	case NotReady:
+		return true
+	case Ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // ChainBreak The first place at which what is stored is not what was written.
 type ChainBreak struct {
 	EventID *UUID `json:"event_id,omitempty"`
@@ -93,9 +135,14 @@ type ChainReport struct {
 	// FirstBroken The first place at which what is stored is not what was written.
 	FirstBroken *ChainBreak `json:"first_broken,omitempty"`
 
-	// Length How many events are stored.
+	// Length How many events are stored; with resume
 	Length int64 `json:"length"`
-	Valid  bool  `json:"valid"`
+
+	// Resume How far the chain was verified
+	Resume *string `json:"resume,omitempty"`
+
+	// Valid Whether the whole chain is what was written; false while resume is there.
+	Valid bool `json:"valid"`
 }
 
 // Event defines model for Event.
@@ -113,7 +160,7 @@ type Event struct {
 	EventAction   string  `json:"event_action"`
 	EventCategory string  `json:"event_category"`
 
-	// EventData Any JSON object, at most 64 levels deep; numbers keep every digit.
+	// EventData Any JSON object of at most 100000 values, 64 levels deep; numbers keep every digit.
 	EventData json.RawMessage `json:"event_data"`
 
 	// EventHash SHA-256 over previous_hash and the canonical form, in hexadecimal.
@@ -128,7 +175,10 @@ type Event struct {
 	ParentEventID  *UUID     `json:"parent_event_id,omitempty"`
 
 	// PreviousHash event_hash of the event before, in hexadecimal; zeros for the first.
-	PreviousHash string  `json:"previous_hash"`
+	PreviousHash string `json:"previous_hash"`
+
+	// RecordedBy Who the writer was, as the API server knows him.
+	RecordedBy   *string `json:"recorded_by,omitempty"`
 	ResourceID   *string `json:"resource_id,omitempty"`
 	ResourceType *string `json:"resource_type,omitempty"`
 	Severity     *string `json:"severity,omitempty"`
@@ -159,7 +209,7 @@ type EventRequest struct {
 	EventAction   string  `json:"event_action"`
 	EventCategory string  `json:"event_category"`
 
-	// EventData Any JSON object, at most 64 levels deep; numbers keep every digit.
+	// EventData Any JSON object of at most 100000 values, 64 levels deep; numbers keep every digit.
 	EventData    json.RawMessage `json:"event_data"`
 	EventID      *UUID           `json:"event_id,omitempty"`
 	EventOutcome Outcome         `json:"event_outcome"`
@@ -199,17 +249,23 @@ type Pagination struct {
 	HasMore bool `json:"hasMore"`
 	Limit   int  `json:"limit"`
 
-	// NextCursor Where the next page begins; absent on the last page.
+	// NextCursor Where the next page begins; absent on the last page. A page of large events ends before its limit.
 	NextCursor *string `json:"nextCursor,omitempty"`
 	Offset     int     `json:"offset"`
 
-	// Total How many events the filters select.
+	// Total How many events the filters select; beyond 10000 they are not counted.
 	Total int64 `json:"total"`
+
+	// TotalIsMinimum true when there are more than total; absent otherwise.
+	TotalIsMinimum *bool `json:"totalIsMinimum,omitempty"`
 }
 
 // Problem RFC 9457.
 type Problem struct {
 	Detail string `json:"detail"`
+
+	// EventIds The ids under which the events are to be sent again, or the id that is taken.
+	EventIds *[]UUID `json:"event_ids,omitempty"`
 
 	// Index Which event of a batch is at fault
 	Index    *int   `json:"index,omitempty"`
@@ -222,6 +278,18 @@ type Problem struct {
 	Title     string  `json:"title"`
 	Type      string  `json:"type"`
 }
+
+// Readiness defines model for Readiness.
+type Readiness struct {
+	Reason *ReadinessReason `json:"reason,omitempty"`
+	Status ReadinessStatus  `json:"status"`
+}
+
+// ReadinessReason defines model for Readiness.Reason.
+type ReadinessReason string
+
+// ReadinessStatus defines model for Readiness.Status.
+type ReadinessStatus string
 
 // UUID defines model for UUID.
 type UUID = openapi_types.UUID
@@ -249,19 +317,13 @@ type ListEventsParams struct {
 	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
-// CreateEventsJSONBody defines parameters for CreateEvents.
-type CreateEventsJSONBody = []EventRequest
-
 // VerifyChainJSONBody defines parameters for VerifyChain.
 type VerifyChainJSONBody struct {
 	CorrelationID string `json:"correlation_id"`
+
+	// Resume The resume of the answer before, to go on where it ended.
+	Resume *string `json:"resume,omitempty"`
 }
-
-// CreateEventJSONRequestBody defines body for CreateEvent for application/json ContentType.
-type CreateEventJSONRequestBody = EventRequest
-
-// CreateEventsJSONRequestBody defines body for CreateEvents for application/json ContentType.
-type CreateEventsJSONRequestBody = CreateEventsJSONBody
 
 // VerifyChainJSONRequestBody defines body for VerifyChain for application/json ContentType.
 type VerifyChainJSONRequestBody VerifyChainJSONBody
@@ -271,16 +333,10 @@ type ServerInterface interface {
 	// ListEvents Find events, newest first. Needs the verb get.
 	// (GET /api/v1/audit/events)
 	ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams)
-	// CreateEvent Store one event. Needs the verb create.
-	// (POST /api/v1/audit/events)
-	CreateEvent(w http.ResponseWriter, r *http.Request)
-	// CreateEvents Store up to 500 events in one transaction, all or none. Needs the verb create.
-	// (POST /api/v1/audit/events/batch)
-	CreateEvents(w http.ResponseWriter, r *http.Request)
 	// GetEvent One event. Needs the verb get.
 	// (GET /api/v1/audit/events/{event_id})
 	GetEvent(w http.ResponseWriter, r *http.Request, eventID UUID)
-	// VerifyChain Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+	// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 	// (POST /api/v1/audit/verify-chain)
 	VerifyChain(w http.ResponseWriter, r *http.Request)
 }
@@ -295,25 +351,13 @@ func (_ Unimplemented) ListEvents(w http.ResponseWriter, r *http.Request, params
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
-// CreateEvent Store one event. Needs the verb create.
-// (POST /api/v1/audit/events)
-func (_ Unimplemented) CreateEvent(w http.ResponseWriter, r *http.Request) {
-	w.WriteHeader(http.StatusNotImplemented)
-}
-
-// CreateEvents Store up to 500 events in one transaction, all or none. Needs the verb create.
-// (POST /api/v1/audit/events/batch)
-func (_ Unimplemented) CreateEvents(w http.ResponseWriter, r *http.Request) {
-	w.WriteHeader(http.StatusNotImplemented)
-}
-
 // GetEvent One event. Needs the verb get.
 // (GET /api/v1/audit/events/{event_id})
 func (_ Unimplemented) GetEvent(w http.ResponseWriter, r *http.Request, eventID UUID) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
-// VerifyChain Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 // (POST /api/v1/audit/verify-chain)
 func (_ Unimplemented) VerifyChain(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
@@ -469,34 +513,6 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListEvents(w, r, params)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
-// CreateEvent operation middleware
-func (siw *ServerInterfaceWrapper) CreateEvent(w http.ResponseWriter, r *http.Request) {
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateEvent(w, r)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
-// CreateEvents operation middleware
-func (siw *ServerInterfaceWrapper) CreateEvents(w http.ResponseWriter, r *http.Request) {
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateEvents(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -663,12 +679,6 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/api/v1/audit/events", wrapper.ListEvents)
 	})
 	r.Group(func(r chi.Router) {
-		r.Post(options.BaseURL+"/api/v1/audit/events", wrapper.CreateEvent)
-	})
-	r.Group(func(r chi.Router) {
-		r.Post(options.BaseURL+"/api/v1/audit/events/batch", wrapper.CreateEvents)
-	})
-	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/api/v1/audit/events/{event_id}", wrapper.GetEvent)
 	})
 	r.Group(func(r chi.Router) {
@@ -710,112 +720,6 @@ type ListEventsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListEventsdefaultApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type CreateEventRequestObject struct {
-	Body *CreateEventJSONRequestBody
-}
-
-type CreateEventResponseObject interface {
-	VisitCreateEventResponse(w http.ResponseWriter) error
-}
-
-type CreateEvent201JSONResponse EventCreated
-
-func (response CreateEvent201JSONResponse) VisitCreateEventResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type CreateEvent202JSONResponse struct{ AcceptedJSONResponse }
-
-func (response CreateEvent202JSONResponse) VisitCreateEventResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(202)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type CreateEventdefaultApplicationProblemPlusJSONResponse struct {
-	Body       Problem
-	StatusCode int
-}
-
-func (response CreateEventdefaultApplicationProblemPlusJSONResponse) VisitCreateEventResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type CreateEventsRequestObject struct {
-	Body *CreateEventsJSONRequestBody
-}
-
-type CreateEventsResponseObject interface {
-	VisitCreateEventsResponse(w http.ResponseWriter) error
-}
-
-type CreateEvents201JSONResponse EventsCreated
-
-func (response CreateEvents201JSONResponse) VisitCreateEventsResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type CreateEvents202JSONResponse struct{ AcceptedJSONResponse }
-
-func (response CreateEvents202JSONResponse) VisitCreateEventsResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(202)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type CreateEventsdefaultApplicationProblemPlusJSONResponse struct {
-	Body       Problem
-	StatusCode int
-}
-
-func (response CreateEventsdefaultApplicationProblemPlusJSONResponse) VisitCreateEventsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -910,16 +814,10 @@ type StrictServerInterface interface {
 	// ListEvents Find events, newest first. Needs the verb get.
 	// (GET /api/v1/audit/events)
 	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
-	// CreateEvent Store one event. Needs the verb create.
-	// (POST /api/v1/audit/events)
-	CreateEvent(ctx context.Context, request CreateEventRequestObject) (CreateEventResponseObject, error)
-	// CreateEvents Store up to 500 events in one transaction, all or none. Needs the verb create.
-	// (POST /api/v1/audit/events/batch)
-	CreateEvents(ctx context.Context, request CreateEventsRequestObject) (CreateEventsResponseObject, error)
 	// GetEvent One event. Needs the verb get.
 	// (GET /api/v1/audit/events/{event_id})
 	GetEvent(ctx context.Context, request GetEventRequestObject) (GetEventResponseObject, error)
-	// VerifyChain Compute the chain of a correlation_id again from what is stored. Needs the verb get.
+	// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
 	// (POST /api/v1/audit/verify-chain)
 	VerifyChain(ctx context.Context, request VerifyChainRequestObject) (VerifyChainResponseObject, error)
 }
@@ -982,68 +880,6 @@ func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, para
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListEventsResponseObject); ok {
 		if err := validResponse.VisitListEventsResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// CreateEvent operation middleware
-func (sh *strictHandler) CreateEvent(w http.ResponseWriter, r *http.Request) {
-	var request CreateEventRequestObject
-
-	var body CreateEventJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.CreateEvent(ctx, request.(CreateEventRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "CreateEvent")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(CreateEventResponseObject); ok {
-		if err := validResponse.VisitCreateEventResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// CreateEvents operation middleware
-func (sh *strictHandler) CreateEvents(w http.ResponseWriter, r *http.Request) {
-	var request CreateEventsRequestObject
-
-	var body CreateEventsJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.CreateEvents(ctx, request.(CreateEventsRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "CreateEvents")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(CreateEventsResponseObject); ok {
-		if err := validResponse.VisitCreateEventsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

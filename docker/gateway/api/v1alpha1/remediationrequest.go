@@ -164,6 +164,23 @@ type DeduplicationStatus struct {
 	// OccurrenceCount is the number of signals so far, the first one included.
 	// +kubebuilder:validation:Minimum=1
 	OccurrenceCount int64 `json:"occurrenceCount"`
+
+	// Writes names the latest write of each Gateway, newest first. By it a Gateway
+	// recognises a write of its own whose answer was lost, and counts nothing twice.
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=map
+	// +listMapKey=writer
+	Writes []DeduplicationWrite `json:"writes,omitempty"`
+}
+
+// DeduplicationWrite is one write of the count.
+type DeduplicationWrite struct {
+	// Writer is the process that wrote.
+	Writer string `json:"writer"`
+
+	// ID of the write.
+	ID string `json:"id"`
 }
 
 // RoutingStatus says whether and until when work on the target is held back.

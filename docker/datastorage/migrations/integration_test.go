@@ -1,0 +1,39 @@
+//go:build integration
+
+package migrations_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"kubernaut.ai/e2e/docker/datastorage/migrations"
+	"kubernaut.ai/e2e/docker/datastorage/testenv"
+)
+
+func TestAStepThatWasChangedAfterwardsIsRefused(t *testing.T) {
+	config := testenv.Migrated(t)
+	up := func() (int, error) {
+		return migrations.Up(t.Context(), config.ConnConfig.Copy(), slog.New(slog.DiscardHandler))
+	}
+	if n, err := up(); n != 0 || err != nil {
+		t.Fatalf("the same steps again: got %d, %v", n, err)
+	}
+	// As if the first file had been another when it was applied.
+	testenv.Exec(t, config, "UPDATE "+migrations.ChecksumTable+" SET sha256 = 'another' WHERE version = 1")
+	_, err := up()
+	for _, want := range []string{"00001_audit_events.sql: differs from what was applied", "add a new file"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestADatabaseFromBeforeChecksumsGetsThem(t *testing.T) {
+	config := testenv.Migrated(t)
+	testenv.Exec(t, config, "DROP TABLE "+migrations.ChecksumTable)
+	if _, err := migrations.Up(t.Context(), config.ConnConfig.Copy(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Exec(t, config, "DO $$ BEGIN IF (SELECT count(*) FROM "+migrations.ChecksumTable+") = 0 THEN RAISE 'none'; END IF; END $$")
+}

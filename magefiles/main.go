@@ -1,0 +1,49 @@
+//go:build mage
+
+//mage:multiline
+
+// The targets of kubernaut-e2e: from a checkout to a proven system. What must come before
+// what is in the catalog and the manifests; package targets has Mage do it.
+package main
+
+import (
+	"context"
+
+	"github.com/magefile/mage/mg"
+
+	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/targets"
+)
+
+var (
+	kubernaut = targets.Of(infrastructure.Kubernaut())
+	covered   = kubernaut.In(infrastructure.Coverage)
+)
+
+// Doctor shows what this machine has and lacks for the end-to-end run.
+func Doctor(ctx context.Context) error { return kubernaut.Doctor(ctx) }
+
+// Setup installs what is missing on this machine, where it may.
+func Setup(ctx context.Context) error { return kubernaut.Setup(ctx) }
+
+// Lint checks the code with golangci-lint and that generated files are current.
+func Lint(ctx context.Context) error { return kubernaut.Lint(ctx) }
+
+// Generate makes the generated code, the CRD and the clients anew.
+func Generate(ctx context.Context) error { return kubernaut.Generate(ctx) }
+
+// Ci runs what CI runs: set-up, lint, all tests, both suites, and the Gateway's with coverage.
+func Ci(ctx context.Context) {
+	mg.SerialCtxDeps(ctx, Setup, Doctor, Lint, Test.All, E2e.All, E2e.GatewayCoverage)
+}
+
+// Plan prints what a run of all suites would do now, phase by phase, and why; it does nothing.
+//
+// With the seconds that each phase took last time and the longest way through them.
+func Plan(ctx context.Context) error { return kubernaut.Plan(ctx) }
+
+// Clean removes this checkout's clusters, its evidence and what it built.
+//
+// What takes long to make and other checkouts share stays, as the node image does;
+// E2E_CLEAN=all removes that too, and clusters whose checkouts are gone.
+func Clean(ctx context.Context) error { return kubernaut.Clean(ctx) }

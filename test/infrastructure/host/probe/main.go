@@ -1,0 +1,32 @@
+// Command probe is what a container runs to show that its engine is of use: it sends
+// what is in /probe/token to everybody who connects, for half a minute.
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"time"
+)
+
+func main() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	token, err := os.ReadFile("/probe/token")
+	if err != nil {
+		token = []byte(err.Error())
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":80")
+	if err != nil {
+		os.Exit(1)
+	}
+	context.AfterFunc(ctx, func() { _ = listener.Close() })
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			os.Exit(1)
+		}
+		_, _ = conn.Write(token)
+		_ = conn.Close()
+	}
+}

@@ -1,0 +1,69 @@
+package testservers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+)
+
+// Label marks the containers of this package. Its value stands for the folder of the
+// servers, so that what a run left that was killed can be told from what another
+// checkout is using.
+const Label = "e2e.kubernaut.ai/test-server"
+
+// FolderPrefix begins the names of folders with a server's data, among the temporary
+// files.
+const FolderPrefix = "kubernaut-e2e-"
+
+// identity stands for the folder of the servers.
+func identity(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return hex.EncodeToString(sum[:4])
+}
+
+// hold makes this process the only one that runs servers of dir until release is
+// called or it ends, however it does.
+func hold(dir string) (release func() error, err error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = errors.Join(err, file.Close())
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: another process runs the integration tests of this checkout; wait until it has ended", dir)
+		}
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
+	}
+	return file.Close, nil
+}
+
+// removeFolders removes the data that killed runs left. The caller holds dir.
+func removeFolders(dir string) error {
+	found, err := filepath.Glob(filepath.Join(os.TempDir(), FolderPrefix+identity(dir)+"-*"))
+	for _, folder := range found {
+		err = errors.Join(err, os.RemoveAll(folder))
+	}
+	return err
+}
+
+// removeContainers removes the containers that killed runs left. The caller holds dir.
+func removeContainers(ctx context.Context, runner command.Runner, engine, dir string) error {
+	out, err := command.Output(ctx, runner, engine, "ps", "--all", "--quiet", "--filter", "label="+Label+"="+identity(dir))
+	if err != nil {
+		return err
+	}
+	if ids := strings.Fields(out); len(ids) > 0 {
+		return runner.Run(ctx, command.Cmd{Args: append([]string{engine, "rm", "--force", "--volumes"}, ids...)})
+	}
+	return nil
+}

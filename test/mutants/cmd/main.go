@@ -1,0 +1,61 @@
+// Command cmd tries the mutants that E2E_MUTANTS matches on the environment that
+// E2E_TARGET names, whose suites have been compiled, and keeps its evidence below the
+// folder that is its argument. The target test:mutants runs it, and holds the cluster's
+// lock.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"kubernaut.ai/e2e/test/e2e/target"
+	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/mutants"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("usage: %s <evidence folder>", args[0])
+	}
+	t, err := target.Read(os.Getenv, ".")
+	if err != nil {
+		return err
+	}
+	config, err := infrastructure.ReadConfig(os.Environ())
+	if err != nil {
+		return err
+	}
+	config.Variant = infrastructure.Variant(t.Variant)
+	plan, err := infrastructure.NewPlan(".", infrastructure.Kubernaut(), config)
+	if err != nil {
+		return err
+	}
+	plan.Evidence = filepath.Join(args[1], "mutants")
+	env, err := infrastructure.OpenWith(ctx, plan, infrastructure.Screen{Out: os.Stderr}, infrastructure.RealAdapters(plan, t.Engine))
+	if err != nil {
+		return err
+	}
+	// They are there: this finds out what they are called.
+	for _, phase := range plan.Phases() {
+		if phase.Kind == infrastructure.CompileServices || phase.Kind == infrastructure.BuildImage {
+			if err := env.Do(ctx, phase); err != nil {
+				return errors.Join(err, env.Close())
+			}
+		}
+	}
+	return errors.Join(mutants.Run(ctx, env, t, os.Stdout), env.Close())
+}
