@@ -3,7 +3,12 @@ package app
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,4 +108,75 @@ func TestExplainRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// sharedEvents is a corpus of bodies that may lie beside the checkout.
+const sharedEvents = "../../../../shared/cases/events.jsonl"
+
+// TestExplainSharedEvents holds every body of the corpus to what is right for it.
+func TestExplainSharedEvents(t *testing.T) {
+	file, err := os.Open(sharedEvents)
+	if os.IsNotExist(err) {
+		t.Log("no corpus beside the checkout")
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for decoder := json.NewDecoder(file); ; {
+		var c struct {
+			ID     string
+			Event  json.RawMessage
+			Target *object
+			Says   []string
+		}
+		if err := decoder.Decode(&c); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(c.ID, func(t *testing.T) {
+			code, out, problems := explain(stamped(t, string(c.Event)), "--kind", "kubernetes-event")
+			if c.Target == nil {
+				if code != 1 || !slices.ContainsFunc(c.Says, func(word string) bool { return strings.Contains(problems, word) }) {
+					t.Errorf("got %d, %s%s, want one of %v", code, out, problems, c.Says)
+				}
+				return
+			}
+			var e explanation
+			if err := json.Unmarshal([]byte(out), &e); err != nil || code != 0 {
+				t.Fatalf("got %d, %s", code, problems)
+			}
+			if e.Target.APIVersion = ""; *e.Target != *c.Target {
+				t.Errorf("got %+v, want %+v", e.Target, c.Target)
+			}
+		})
+	}
+}
+
+// placeholder stands for a time that lies so far from now.
+var placeholder = regexp.MustCompile(`@(NOW|MICRO|ZONE)([+-][0-9]+[smh])?@`)
+
+// stamped fills the times into a body.
+func stamped(t *testing.T, body string) string {
+	t.Helper()
+	return placeholder.ReplaceAllStringFunc(body, func(text string) string {
+		parts := placeholder.FindStringSubmatch(text)
+		at := time.Now().UTC()
+		if parts[2] != "" {
+			offset, err := time.ParseDuration(parts[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = at.Add(offset)
+		}
+		switch parts[1] {
+		case "MICRO":
+			return at.Format("2006-01-02T15:04:05.000000Z07:00")
+		case "ZONE":
+			return at.In(time.FixedZone("", 2*60*60)).Format(time.RFC3339)
+		}
+		return at.Format(time.RFC3339)
+	})
 }

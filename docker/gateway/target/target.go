@@ -236,7 +236,7 @@ func (a *alert) putAside() {
 		}
 	}
 	// The node of what reports on nodes was renamed when the scrape writes one, too.
-	if a.scrape == stateMetric || a.scrape == agent || exported && a.scrape == application {
+	if a.scrape == stateMetric || a.scrape == agent {
 		a.replace("node")
 	}
 }
