@@ -57,7 +57,9 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 				return err
 			}
 		}
-		e.state.Register(e.adapters.EngineName, time.Now())
+		if e.adapters.Register != nil {
+			e.adapters.Register()
+		}
 		// What this machine lacks shows up as something else, minutes later.
 		lacks := host.Preflight(ctx, host.Options{Engine: e.adapters.EngineName, Checkout: e.Root}).Err()
 		if err := e.adapters.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {

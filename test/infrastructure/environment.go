@@ -86,6 +86,9 @@ type Adapters struct {
 	// Elsewhere is the cluster of the same name in another engine.
 	Elsewhere func(engine string) Cluster
 	Connect   func(kubeconfig string) (Applier, error)
+	// Register notes in the user's registry that a cluster is about to be made; nil for one
+	// that is none.
+	Register func()
 	// Stop ends the pods of workloads in order, and Follow watches all pods until
 	// ctx ends; both show what they see.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
@@ -167,6 +170,7 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		Cluster:    kind(engineName),
 		Elsewhere:  kind,
 		Connect:    func(kubeconfig string) (Applier, error) { return apply.Open(kubeconfig, apply.Options{}) },
+		Register:   func() { plan.cluster().Register(engineName, time.Now()) },
 		Stop:       coverage.Stop,
 		Follow:     coverage.Follow,
 	}
