@@ -62,26 +62,56 @@ func (k Kind) Import(ctx context.Context, nodes []string, save func(context.Cont
 // PruneImages removes from a node the references of a repository that neither keep names
 // nor a container of the node runs, and returns them.
 func (k Kind) PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error) {
-	held, err := k.Images(ctx, node)
+	ctr := func(args ...string) []string {
+		return append([]string{k.Engine, "exec", node, "ctr", "--namespace", "k8s.io"}, args...)
+	}
+	out, err := command.Output(ctx, k.Runner, ctr("images", "ls")...)
 	if err != nil {
 		return nil, err
 	}
-	held = slices.DeleteFunc(held, func(ref string) bool {
-		return !strings.HasPrefix(ref, repository+":") || slices.Contains(keep, ref)
-	})
-	if len(held) == 0 {
+	digests := map[string]string{} // by reference
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 2 {
+			digests[fields[0]] = fields[2]
+		}
+	}
+	var old []string
+	for ref := range digests {
+		if strings.HasPrefix(ref, repository+":") && !slices.Contains(keep, ref) {
+			old = append(old, ref)
+		}
+	}
+	if len(old) == 0 {
 		return nil, nil
 	}
-	out, err := command.Output(ctx, k.Runner, k.Engine, "exec", node, "ctr", "--namespace", "k8s.io", "containers", "ls")
+	out, err = command.Output(ctx, k.Runner, ctr("containers", "ls")...)
 	if err != nil {
 		return nil, err
 	}
 	used := strings.Fields(out)
-	held = slices.DeleteFunc(held, func(ref string) bool { return slices.Contains(used, ref) })
-	if len(held) == 0 {
+	removed = slices.DeleteFunc(old, func(ref string) bool { return slices.Contains(used, ref) })
+	if len(removed) == 0 {
 		return nil, nil
 	}
-	// By the runtime's own interface: it keeps further names of each image, that would keep
-	// its content.
-	return held, k.Runner.Run(ctx, command.Cmd{Args: append([]string{k.Engine, "exec", node, "crictl", "rmi"}, held...)})
+	slices.Sort(removed)
+	// containerd keeps a further name of each image for the kubelet, that of its
+	// configuration, and with it the content.
+	stays := map[string]bool{} // digests
+	for ref, digest := range digests {
+		if !strings.HasPrefix(ref, configuration) && !slices.Contains(removed, ref) {
+			stays[digest] = true
+		}
+	}
+	refs := slices.Clone(removed)
+	for _, ref := range removed {
+		for other, digest := range digests {
+			if strings.HasPrefix(other, configuration) && digest == digests[ref] && !stays[digest] && !slices.Contains(refs, other) {
+				refs = append(refs, other)
+			}
+		}
+	}
+	return removed, k.Runner.Run(ctx, command.Cmd{Args: ctr(append([]string{"images", "rm"}, refs...)...)})
 }
+
+// configuration begins the name that containerd gives an image after its configuration.
+const configuration = "sha256:"

@@ -259,7 +259,13 @@ func TestPruneImagesLeavesWhatIsNamedOrRuns(t *testing.T) {
 	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
 		switch line := strings.Join(cmd.Args, " "); {
 		case strings.Contains(line, "images ls"):
-			io.WriteString(cmd.Stdout, own+"gateway:1\n"+own+"gateway:2\n"+own+"gateway:3\n"+own+"gateway-2:1\n"+own+"gateway@sha256:1\nregistry.k8s.io/pause:3\nsha256:1\n")
+			fmt.Fprintln(cmd.Stdout, "REF TYPE DIGEST SIZE PLATFORMS LABELS")
+			for ref, digest := range map[string]string{
+				own + "gateway:0": "d0", own + "gateway:1": "d1", own + "gateway:2": "d2", own + "gateway:3": "d0", own + "gateway-2:1": "d4",
+				"registry.k8s.io/pause:3": "d5", "sha256:c0": "d0", "sha256:c1": "d1", "sha256:c2": "d2",
+			} {
+				fmt.Fprintln(cmd.Stdout, ref, "application/vnd.oci.image.manifest.v1+json", digest, "20.1 MiB linux/amd64 -")
+			}
 		case strings.Contains(line, "containers ls"):
 			io.WriteString(cmd.Stdout, "CONTAINER IMAGE RUNTIME\nabc "+own+"gateway:2 io.containerd.runc.v2\n")
 		}
@@ -269,11 +275,11 @@ func TestPruneImagesLeavesWhatIsNamedOrRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{own + "gateway:1"}; !slices.Equal(removed, want) {
+	if want := []string{own + "gateway:0", own + "gateway:1"}; !slices.Equal(removed, want) {
 		t.Errorf("removed %v, want %v", removed, want)
 	}
 	calls := runner.Calls()
-	if got, want := strings.Join(calls[len(calls)-1], " "), "podman exec "+node+" crictl rmi "+own+"gateway:1"; got != want {
+	if got, want := strings.Join(calls[len(calls)-1], " "), "podman exec "+node+" ctr --namespace k8s.io images rm "+own+"gateway:0 "+own+"gateway:1 sha256:c1"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
