@@ -65,11 +65,7 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 			return fmt.Errorf("%s: %w", e.relative(filepath.Join(source, "Dockerfile")), err)
 		}
 		step.Detail("%s", ref)
-		// Another run, or the build beside this one, may be removing the same: an image that
-		// was made is made.
-		if err := e.pruneImages(ctx, spec, ref); err != nil {
-			fmt.Fprintf(timeline.Log(ctx), "old images stay: %v\n", err)
-		}
+		e.pruneImages(ctx, spec, ref)
 	}
 	e.setRef(spec.Name, ref, false)
 	return nil
@@ -80,16 +76,20 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 const keptImages = 3
 
 // pruneImages removes old images of a name after a new one was built, and what its build
-// has left.
-func (e *Environment) pruneImages(ctx context.Context, spec ImageSpec, ref string) error {
+// has left. What stays is only logged: another run, or the build beside this one, may be
+// removing the same, and an image that was made is made.
+func (e *Environment) pruneImages(ctx context.Context, spec ImageSpec, ref string) {
+	log := timeline.Log(ctx)
 	removed, err := e.adapters.Engine.Prune(ctx, image.Repository+spec.Name, keptImages, ref)
 	for _, old := range removed {
-		fmt.Fprintln(timeline.Log(ctx), "removed", old)
+		fmt.Fprintln(log, "removed", old)
+	}
+	if err == nil {
+		err = e.adapters.Engine.PruneStages(ctx, image.Label+"="+spec.Name)
 	}
 	if err != nil {
-		return err
+		fmt.Fprintf(log, "old images stay: %v\n", err)
 	}
-	return e.adapters.Engine.PruneStages(ctx, image.Label+"="+spec.Name)
 }
 
 // take uses a pulled image, by a reference that nodes can hold.
@@ -307,9 +307,7 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	if err != nil {
 		return err
 	}
-	if err := e.pruneImages(ctx, spec, built); err != nil {
-		return err
-	}
+	e.pruneImages(ctx, spec, built)
 	step.Detail("built from packages (%s): %s", reason, built)
 	e.setRef(spec.Name, built, true)
 	return nil

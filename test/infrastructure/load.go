@@ -2,6 +2,7 @@ package infrastructure
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -43,9 +44,10 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 			return err
 		}
 		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
+		// The image that is wanted is there, whatever stays.
 		for _, node := range lacking {
 			if _, err := e.adapters.Cluster.PruneImages(ctx, node, image.Repository+p.Name, ref); err != nil {
-				return err
+				fmt.Fprintf(timeline.Log(ctx), "%s: old images stay: %v\n", node, err)
 			}
 		}
 		return nil
