@@ -52,9 +52,20 @@ func (c *Cluster) Sender(ctx context.Context, name, run string) (token string, e
 // Token requests a token of a ServiceAccount for these audiences; without any it is for
 // the API server.
 func (c *Cluster) Token(ctx context.Context, account string, audiences ...string) (string, error) {
-	seconds := int64(tokenSeconds)
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: &seconds}}
-	answer, err := c.Kube.CoreV1().ServiceAccounts(c.Target.Namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	return c.token(ctx, account, authenticationv1.TokenRequestSpec{Audiences: audiences})
+}
+
+// BoundToken is a sender's token that ends with a Secret.
+func (c *Cluster) BoundToken(ctx context.Context, account string, to *corev1.Secret) (string, error) {
+	return c.token(ctx, account, authenticationv1.TokenRequestSpec{
+		Audiences:      Audiences(),
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: to.Name, UID: to.UID},
+	})
+}
+
+func (c *Cluster) token(ctx context.Context, account string, spec authenticationv1.TokenRequestSpec) (string, error) {
+	spec.ExpirationSeconds = new(int64(tokenSeconds))
+	answer, err := c.Kube.CoreV1().ServiceAccounts(c.Target.Namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		return "", fmt.Errorf("ServiceAccount/%s: token: %w", account, err)
 	}

@@ -78,12 +78,21 @@ func (i *Injector) SigningKey(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var key bytes.Buffer
-	read := command.Cmd{Args: []string{i.Cluster.Target.Engine, "exec", node, "cat", "/etc/kubernetes/pki/sa.key"}, Stdout: &key}
-	if err := i.Runner.Run(ctx, read); err != nil {
-		return nil, err
-	}
-	return key.Bytes(), nil
+	return i.read(ctx, node, "/etc/kubernetes/pki/sa.key")
+}
+
+// Mounted reads a file of a projected volume as the pod's containers find it now, which the
+// kubelet of the pod's node writes.
+func (i *Injector) Mounted(ctx context.Context, pod *corev1.Pod, volume, file string) (string, error) {
+	path := fmt.Sprintf("/var/lib/kubelet/pods/%s/volumes/kubernetes.io~projected/%s/%s", pod.UID, volume, file)
+	content, err := i.read(ctx, pod.Spec.NodeName, path)
+	return string(content), err
+}
+
+func (i *Injector) read(ctx context.Context, node, path string) ([]byte, error) {
+	var content bytes.Buffer
+	err := i.Runner.Run(ctx, command.Cmd{Args: []string{i.Cluster.Target.Engine, "exec", node, "cat", path}, Stdout: &content})
+	return content.Bytes(), err
 }
 
 // Paste runs a line in an administrator's shell, on the control plane's node: kubectl

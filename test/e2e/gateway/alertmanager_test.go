@@ -4,19 +4,28 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
 	"kubernaut.ai/e2e/test/e2e/alertmanager"
+	. "kubernaut.ai/e2e/test/e2e/answer"
+	"kubernaut.ai/e2e/test/e2e/faults"
 	"kubernaut.ai/e2e/test/e2e/signals"
 )
 
 // notifying is what a spec has the deployed Alertmanager send, by a receiver that no other
 // spec has. Its alerts end with the spec, so that Alertmanager is silent afterwards.
 type notifying struct {
+	by       *alertmanager.Alertmanager
 	receiver string
 	before   alertmanager.Sent
 	alerts   []signals.Alert
@@ -26,19 +35,25 @@ type notifying struct {
 // would not wait for the rest of its group.
 func notify(ctx context.Context, receiver string, alerts ...signals.Alert) *notifying {
 	GinkgoHelper()
-	n := &notifying{receiver: receiver, before: must(monitor.Sent(ctx, receiver))}
+	return notifyBy(ctx, monitor, receiver, alerts...)
+}
+
+// notifyBy is notify for an Alertmanager of the spec's own.
+func notifyBy(ctx context.Context, by *alertmanager.Alertmanager, receiver string, alerts ...signals.Alert) *notifying {
+	GinkgoHelper()
+	n := &notifying{by: by, receiver: receiver, before: must(by.Sent(ctx, receiver))}
 	now := time.Now()
 	for _, alert := range alerts {
 		n.alerts = append(n.alerts, alert.With("receiver", receiver).Began(now))
 	}
-	Expect(monitor.Post(ctx, n.alerts...)).To(Succeed())
+	Expect(by.Post(ctx, n.alerts...)).To(Succeed())
 	DeferCleanup(func(ctx SpecContext) { n.resolve(ctx, n.alerts...) }, NodeTimeout(broken))
 	return n
 }
 
 // sent is what Alertmanager has sent for the spec so far.
 func (n *notifying) sent(ctx context.Context) (alertmanager.Sent, error) {
-	now, err := monitor.Sent(ctx, n.receiver)
+	now, err := n.by.Sent(ctx, n.receiver)
 	return now.Since(n.before), err
 }
 
@@ -60,7 +75,7 @@ func (n *notifying) resolve(ctx context.Context, alerts ...signals.Alert) {
 		return
 	}
 	tried := must(n.sent(ctx)).Requests
-	Expect(monitor.Post(ctx, ended...)).To(Succeed())
+	Expect(n.by.Post(ctx, ended...)).To(Succeed())
 	Eventually(n.sent).WithContext(ctx).WithTimeout(brief).Should(HaveField("Requests", BeNumerically(">", tried)), "the receiver is told of the end at the group's next turn")
 }
 
@@ -205,6 +220,74 @@ var _ = Describe("Alertmanager", func() {
 		Expect(remediations(ctx, identity(ns))).To(HaveLen(1))
 	})
 })
+
+var _ = Describe("Alertmanager's token", func() {
+	It("is renewed without a notification that fails, though the one before has ended", SpecTimeout(broken), func(ctx SpecContext) {
+		account, name := uniqueName("renewed"), run.Name(uniqueName("renewed"))
+		must(run.Account(ctx, kube, account, "gateway-signal-sender"))
+		// What the kubelet does for a ServiceAccount's token after at least eight minutes, it does at once for a Secret.
+		first, second := secret(ctx, name+"-first", ""), secret(ctx, name+"-second", "")
+		old := must(kube.BoundToken(ctx, run.Name(account), first))
+		token := secret(ctx, name, old)
+		own := faults.App{Name: name}
+		deployOwn(ctx, own, run.Name(account), token.Name)
+		pod := must(world.Pods(ctx, own))[0]
+		transport := must(kube.PodTransport(pod.Name, "9093"))
+		by := &alertmanager.Alertmanager{Address: "alertmanager", Client: &http.Client{Transport: transport, Timeout: settled}}
+		ns := workload(ctx)
+		renewed := notifyBy(ctx, by, "renewed", alert(ns))
+		Eventually(renewed.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", 1)))
+
+		fresh := must(kube.BoundToken(ctx, run.Name(account), second))
+		token.Data = map[string][]byte{"token": []byte(fresh)}
+		Expect(kube.API.Update(ctx, token)).To(Succeed())
+		touch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"e2e.kubernaut.ai/renewed":"true"}}}`))
+		Expect(kube.API.Patch(ctx, &pod, touch)).To(Succeed()) // the kubelet looks after a pod that changes
+		Eventually(world.Mounted).WithContext(ctx).WithArguments(&pod, "token", "token").Should(Equal(fresh))
+		Expect(kube.API.Delete(ctx, first)).To(Succeed())
+
+		// Until the Gateway has forgotten that the old one was good, both would do.
+		Eventually(func(ctx context.Context) (*signals.Response, error) {
+			return gateway.As(old).Alerts(ctx, alert(ns).Resolved())
+		}).
+			WithContext(ctx).WithTimeout(brief).Should(HaveStatus(http.StatusUnauthorized), "the old token has ended")
+		before := must(renewed.sent(ctx)).Delivered()
+		Eventually(renewed.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", before+2)))
+		got := renewed.tallied(ctx, identity(ns))
+		Expect(got.Sent).To(Equal(delivered(got.Sent.Notifications)))
+		Expect(got.Counted).To(Equal(got.Sent.Notifications))
+	})
+})
+
+// secret makes a Secret of the spec's own in the services' namespace, which holds a token
+// if one is given.
+func secret(ctx context.Context, name, token string) *corev1.Secret {
+	GinkgoHelper()
+	made := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: kube.Target.Namespace, Name: name}, Data: map[string][]byte{"token": []byte(token)}}
+	Expect(kube.API.Create(ctx, made)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) { Expect(client.IgnoreNotFound(kube.API.Delete(ctx, made))).To(Succeed()) }, NodeTimeout(settled))
+	return made
+}
+
+// deployOwn deploys a second Alertmanager as the first is deployed, but with an account and
+// a token of the spec's own.
+func deployOwn(ctx context.Context, own faults.App, account, token string) {
+	GinkgoHelper()
+	deployed := &appsv1.Deployment{}
+	Expect(kube.API.Get(ctx, client.ObjectKey{Namespace: kube.Target.Namespace, Name: "alertmanager"}, deployed)).To(Succeed())
+	labels := map[string]string{"app.kubernetes.io/name": own.Name}
+	made := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: deployed.Namespace, Name: own.Name, Labels: labels}, Spec: deployed.Spec}
+	made.Spec.Selector, made.Spec.Template.Labels = &metav1.LabelSelector{MatchLabels: labels}, labels
+	made.Spec.Template.Spec.ServiceAccountName = account
+	for i := range made.Spec.Template.Spec.Volumes {
+		if volume := &made.Spec.Template.Spec.Volumes[i]; volume.Name == "token" {
+			volume.Projected.Sources = []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: token}}}}
+		}
+	}
+	Expect(kube.API.Create(ctx, made)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) { Expect(kube.API.Delete(ctx, made)).To(Succeed()) }, NodeTimeout(settled))
+	Expect(world.AwaitReady(ctx, own)).To(Succeed())
+}
 
 // Of these Alertmanager gives nothing up: what was refused while the Gateway was ill is sent
 // until it is taken.
