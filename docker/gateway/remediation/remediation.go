@@ -313,9 +313,7 @@ func (b *Book) surely(ctx context.Context, doubt func(error), call func(context.
 	defer cancel()
 	for {
 		again := call(looking)
-		var answer apierrors.APIStatus
-		answered := errors.As(again, &answer) && answer.Status().Code < http.StatusInternalServerError && !apierrors.IsTooManyRequests(again)
-		if again == nil || errors.Is(again, errAgain) || errors.Is(again, errTaken) || answered {
+		if again == nil || errors.Is(again, errAgain) || errors.Is(again, errTaken) || final(again) {
 			return again
 		}
 		if pause(looking) != nil {
@@ -598,9 +596,12 @@ func (b *Book) look(ctx context.Context, rr *v1alpha1.RemediationRequest, id str
 	return errAgain
 }
 
-// begin writes the first count of a new request, for those who read it. Nothing
+// begin writes the first count of a new request, for those who read it, beyond the end
+// of ctx if the API server does not answer: the request is there already. Nothing
 // depends on it, so the report is accepted whether it succeeds or not.
 func (b *Book) begin(ctx context.Context, rr *v1alpha1.RemediationRequest) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.patience)
+	defer cancel()
 	for {
 		err := b.write(ctx, rr, deduplication(rr))
 		if errors.Is(err, errAgain) {
@@ -609,11 +610,20 @@ func (b *Book) begin(ctx context.Context, rr *v1alpha1.RemediationRequest) {
 				continue
 			}
 		}
-		if client.IgnoreNotFound(err) != nil {
-			trace.Log(ctx).Warn("first count not written; its absence reads as 1", "remediation_request", rr.Name, "error", err)
+		if client.IgnoreNotFound(err) == nil {
+			return
 		}
-		return
+		if final(err) || pause(ctx) != nil {
+			trace.Log(ctx).Warn("first count not written; its absence reads as 1", "remediation_request", rr.Name, "error", err)
+			return
+		}
 	}
+}
+
+// final reports whether the API server has answered, and would not answer otherwise soon.
+func final(err error) bool {
+	var answer apierrors.APIStatus
+	return errors.As(err, &answer) && answer.Status().Code < http.StatusInternalServerError && !apierrors.IsTooManyRequests(err)
 }
 
 // deduplication returns the count of a request; see the package's comment for one

@@ -403,6 +403,25 @@ func TestALostAnswerCountsNobodyTwice(t *testing.T) {
 	}
 }
 
+func TestTheFirstCountIsWrittenOnceTheAPIServerAnswers(t *testing.T) {
+	unanswered := 2
+	k := fakeClient(t).WithInterceptorFuncs(interceptor.Funcs{
+		SubResourcePatch: func(ctx context.Context, c client.Client, name string, obj client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			if unanswered--; unanswered >= 0 {
+				return cut
+			}
+			return c.SubResource(name).Patch(ctx, obj, patch, opts...)
+		},
+	}).Build()
+	outcome, err := NewBook(k, "kubernaut-system", time.Minute).Register(t.Context(), report("web"))
+	if err != nil || !outcome.Created {
+		t.Fatalf("got %+v, %v", outcome, err)
+	}
+	if seen := stored(t, k, outcome.Name).Status.Deduplication; seen == nil || seen.OccurrenceCount != 1 {
+		t.Errorf("got %+v, want a count of 1", seen)
+	}
+}
+
 // stored reads a request.
 func stored(t *testing.T, k client.Client, name string) *v1alpha1.RemediationRequest {
 	t.Helper()
