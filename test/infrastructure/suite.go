@@ -44,7 +44,7 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 		if err != nil {
 			return err
 		}
-		return e.selects(ctx, p.Name, step)
+		return e.selects(ctx, p.Name)
 	})
 }
 
@@ -91,7 +91,7 @@ func (c SuiteConfig) String() string {
 
 // selects counts the specs that will run, where the run selects some. It fails when no
 // suite of the run has any, and what is no selection at all.
-func (e *Environment) selects(ctx context.Context, name string, step *timeline.Step) error {
+func (e *Environment) selects(ctx context.Context, name string) error {
 	selection := e.Config.Suite.selection("ginkgo.")
 	if len(selection) == 0 || !slices.Contains(e.Goals, Phase{RunSuite, name}) {
 		return nil

@@ -100,7 +100,7 @@ func wait(ctx context.Context, file *os.File) error {
 		return err
 	case <-ctx.Done():
 		go func() {
-			<-locked
+			_ = <-locked // whatever came of it
 			file.Close()
 		}()
 		return context.Cause(ctx)
