@@ -100,8 +100,7 @@ func wait(ctx context.Context, file *os.File) error {
 		return err
 	case <-ctx.Done():
 		go func() {
-			_ = <-locked // whatever came of it
-			file.Close()
+			_ = errors.Join(<-locked, file.Close()) // locked or not, it is of no more use
 		}()
 		return context.Cause(ctx)
 	}
