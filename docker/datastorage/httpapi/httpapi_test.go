@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -359,7 +360,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// TestWhatABodyCosts is what the budgets rest on.
+// TestWhatABodyCosts is what the budgets rest on. A program with the race detector, which no
+// pod runs, takes a little more: detector, in bytes for each of the body.
 func TestWhatABodyCosts(t *testing.T) {
 	spec, err := openapi3.NewLoader().LoadFromData(api.Spec)
 	if err != nil {
@@ -383,14 +385,19 @@ func TestWhatABodyCosts(t *testing.T) {
 		if body[0] == '[' {
 			decode = d.batch
 		}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		events, err := decode([]byte(body))
-		runtime.ReadMemStats(&after)
-		if err != nil || len(events) == 0 {
-			t.Errorf("%s: %v", name, err)
+		// The least of five: what runs beside it only adds.
+		taken := uint64(math.MaxUint64)
+		for range 5 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			events, err := decode([]byte(body))
+			runtime.ReadMemStats(&after)
+			if err != nil || len(events) == 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+			taken = min(taken, after.TotalAlloc-before.TotalAlloc)
 		}
-		if factor := float64(after.TotalAlloc-before.TotalAlloc) / float64(len(body)); factor > 1+canonical.CostFactor {
+		if factor := float64(taken) / float64(len(body)); factor > 1+canonical.CostFactor+detector {
 			t.Errorf("%s: %d bytes take %.1f times their length, want at most %d", name, len(body), factor, 1+canonical.CostFactor)
 		} else {
 			t.Logf("%s: %.1f times their length", name, factor)

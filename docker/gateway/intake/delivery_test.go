@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,28 +16,28 @@ import (
 
 // counter is a Registrar that counts, and whose work goes on when nobody waits.
 type counter struct {
-	n    int64
+	n    atomic.Int64
 	slow time.Duration
 	err  error
 }
 
 func (c *counter) Register(ctx context.Context, report remediation.Report) (remediation.Outcome, error) {
-	ended := make(chan remediation.Outcome, 1)
+	ended, fails := make(chan remediation.Outcome, 1), c.err
 	go func() {
 		time.Sleep(c.slow) //nolint:forbidigo // the time of a synctest bubble
-		if c.err != nil {
-			report.Settled(remediation.Outcome{}, c.err)
+		if fails != nil {
+			report.Settled(remediation.Outcome{}, fails)
 			close(ended)
 			return
 		}
-		c.n++
-		outcome := remediation.Outcome{Name: "rr-1", Count: c.n, Created: c.n == 1}
+		n := c.n.Add(1)
+		outcome := remediation.Outcome{Name: "rr-1", Count: n, Created: n == 1}
 		report.Settled(outcome, nil)
 		ended <- outcome
 	}()
 	select {
 	case outcome := <-ended:
-		return outcome, c.err
+		return outcome, fails
 	case <-ctx.Done():
 		return remediation.Outcome{}, ctx.Err()
 	}
@@ -84,8 +85,8 @@ func TestWhatComesAgainIsCountedOnce(t *testing.T) {
 				receipts = append(receipts, receipt)
 				delivery.End(c.answered || attempt == 1)
 			}
-			if book.n != c.want {
-				t.Errorf("got count %d, want %d", book.n, c.want)
+			if book.n.Load() != c.want {
+				t.Errorf("got count %d, want %d", book.n.Load(), c.want)
 			}
 			if c.want == 1 && !c.first.Resolved && !c.second.Resolved && receipts[0] != receipts[1] {
 				t.Errorf("got %+v, want what was told at first", receipts)
@@ -98,8 +99,8 @@ func TestWhatComesAgainIsCountedOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			delivery.End(true)
-			if book.n != 2 {
-				t.Errorf("once it was answered: got count %d, want 2", book.n)
+			if book.n.Load() != 2 {
+				t.Errorf("once it was answered: got count %d, want 2", book.n.Load())
 			}
 		})
 	}
@@ -130,8 +131,8 @@ func TestARetryWaitsForTheWorkThatIsUnderWay(t *testing.T) {
 					time.Sleep(time.Second) //nolint:forbidigo // the time of a synctest bubble
 				}
 				receipt, err := take(time.Minute)
-				if err != nil || receipt.Outcome.Count != 1 || book.n != 1 {
-					t.Errorf("got %+v, %v, count %d", receipt, err, book.n)
+				if err != nil || receipt.Outcome.Count != 1 || book.n.Load() != 1 {
+					t.Errorf("got %+v, %v, count %d", receipt, err, book.n.Load())
 				}
 				synctest.Wait()
 			})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,7 +36,9 @@ type parts struct {
 
 	remembers bool // the lineage, unless it is asked for afresh
 	report    remediation.Report
-	events    []audit.Event
+
+	mu     sync.Mutex
+	events []audit.Event
 }
 
 func (p *parts) Resolve(_ context.Context, _ resource.Ref, fresh bool) (owner.Lineage, bool, error) {
@@ -52,7 +55,11 @@ func (p *parts) Register(_ context.Context, report remediation.Report) (remediat
 	return outcome, err
 }
 
-func (p *parts) Record(events ...audit.Event) { p.events = append(p.events, events...) }
+func (p *parts) Record(events ...audit.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = append(p.events, events...)
+}
 
 // well is a world in which everything succeeds.
 func well() *parts {
@@ -77,6 +84,8 @@ func take(t *testing.T, p *parts, s signal.Signal) (Receipt, string, error) {
 
 // types names the events that were recorded.
 func (p *parts) types() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var types []string
 	for _, event := range p.events {
 		types = append(types, string(event.Type))

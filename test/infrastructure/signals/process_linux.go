@@ -57,16 +57,22 @@ const (
 	look     = 50 * time.Millisecond
 )
 
-// end sends SIGTERM to what this process has started or starts, until done is closed,
-// and kills what is left when its time is up.
+// end sends SIGTERM to what this process has started or starts, until done is closed and
+// nothing of it runs, and kills what is left when its time is up.
 func end(done <-chan struct{}) {
+	// What was started by one that is just being ended would be nobody's child.
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	var told []int
 	for {
-		for _, pid := range started(os.Getpid()) {
+		running := started(os.Getpid())
+		if done == nil && len(running) == 0 {
+			return
+		}
+		for _, pid := range running {
 			if !slices.Contains(told, pid) {
 				_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended just now
 				told = append(told, pid)
@@ -74,7 +80,7 @@ func end(done <-chan struct{}) {
 		}
 		select {
 		case <-done:
-			return
+			done = nil
 		case <-ticker.C:
 		case <-deadline.C:
 			for _, pid := range started(os.Getpid()) {
@@ -99,12 +105,24 @@ func started(pid int) []int {
 			if err != nil {
 				continue
 			}
-			if group, err := syscall.Getpgid(child); err == nil && group == syscall.Getpgrp() {
-				pids = append(append(pids, child), started(child)...)
+			if group, err := syscall.Getpgid(child); err != nil || group != syscall.Getpgrp() {
+				continue
 			}
+			if runs(child) {
+				pids = append(pids, child)
+			}
+			pids = append(pids, started(child)...)
 		}
 	}
 	return pids
+}
+
+// runs reports whether a process has not ended; one that has is there until its parent
+// asks for how it did.
+func runs(pid int) bool {
+	stat, err := os.ReadFile(procFile(pid, "stat"))
+	_, state, _ := bytes.Cut(stat, []byte(") ")) // behind the name, which may hold anything
+	return err == nil && !bytes.HasPrefix(state, []byte("Z"))
 }
 
 func procFile(pid int, name string) string {
