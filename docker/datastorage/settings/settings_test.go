@@ -122,7 +122,8 @@ func TestARenewedPasswordIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := file(t, "password", "old")
 		d, r := Default().Database, Default().Redis
-		d.Host, d.Name, d.User, d.PasswordFile, r.Addr, r.PasswordFile = "postgresql", "a", "u", path, "redis:6379", path
+		// An address, because a client looks a name up, which cannot be done in a bubble.
+		d.Host, d.Name, d.User, d.PasswordFile, r.Addr, r.PasswordFile = "127.0.0.1", "a", "u", path, "127.0.0.1:6379", path
 		pool, err := d.Pool()
 		if err != nil {
 			t.Fatal(err)
