@@ -6,8 +6,9 @@ import (
 	"fmt"
 )
 
-// drainLock is held by the one instance that drains the dead-letter queue.
-const drainLock = 0x647261696e
+// drainLock is held by the one instance that drains the dead-letter queue. It is that of a
+// schema, because PostgreSQL's is that of a whole database, which others may use too.
+const drainLock = "hashtextextended('datastorage drain ' || current_schema(), 0)"
 
 // Exclusive runs fn unless another instance is running its own; it reports whether
 // it did. The lock lives with a database connection: when that breaks, another
@@ -20,14 +21,14 @@ func (s *Store) Exclusive(ctx context.Context, fn func(ctx context.Context) erro
 			return err
 		}
 		defer conn.Release()
-		if err := conn.QueryRow(connecting, "SELECT pg_try_advisory_lock($1)", drainLock).Scan(&ran); err != nil || !ran {
+		if err := conn.QueryRow(connecting, "SELECT pg_try_advisory_lock("+drainLock+")").Scan(&ran); err != nil || !ran {
 			return err
 		}
 		// fn may take longer than one call.
 		failed = fn(ctx)
 		unlocking, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drains.timeout)
 		defer cancel()
-		if _, err := conn.Exec(unlocking, "SELECT pg_advisory_unlock($1)", drainLock); err != nil {
+		if _, err := conn.Exec(unlocking, "SELECT pg_advisory_unlock("+drainLock+")"); err != nil {
 			// The lock goes with the connection, which must not return to the pool.
 			return errors.Join(fmt.Errorf("unlock: %w", err), conn.Conn().Close(unlocking))
 		}
