@@ -55,7 +55,7 @@ func (d *DataStorage) Write(ctx context.Context, events []Event) error {
 	switch answer.StatusCode() {
 	case http.StatusCreated, http.StatusAccepted:
 		return nil
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 		return &RefusedError{Reason: reason}
 	}
 	// Whatever else it says, a missing permission included, the events are not at fault.

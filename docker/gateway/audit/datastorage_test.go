@@ -65,6 +65,7 @@ func TestDataStorageAnswers(t *testing.T) {
 		"created":          {201, true, false},
 		"queued":           {202, true, false},
 		"invalid":          {400, false, true},
+		"another's id":     {409, false, true},
 		"too large":        {413, false, true},
 		"unprocessable":    {422, false, true},
 		"no token":         {401, false, false},
