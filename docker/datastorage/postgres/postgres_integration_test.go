@@ -693,3 +693,21 @@ func TestCanonicalFormSurvivesPostgres(t *testing.T) {
 		}
 	}
 }
+
+func TestReadersMeetNoBrokenConnection(t *testing.T) {
+	config := testenv.Migrated(t)
+	named := config.Copy()
+	named.ConnConfig.RuntimeParams["application_name"] = t.Name()
+	db := openOn(t, named)
+	for name, read := range map[string]func() error{
+		"page":   func() error { _, err := db.Find(t.Context(), postgres.Query{Limit: 1}); return err },
+		"verify": func() error { _, err := db.VerifyChain(t.Context(), "c", audit.Link{}); return err },
+	} {
+		for range 2 {
+			if err := read(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			testenv.Exec(t, config, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '"+t.Name()+"'")
+		}
+	}
+}

@@ -65,7 +65,13 @@ func Open(config *pgxpool.Config, timeouts Timeouts) (*Store, error) {
 		{&store.verifies, cmp.Or(timeouts.Verify, 10*time.Second), verifyConnections},
 		{&store.probes, 2 * time.Second, probeConnections},
 	} {
-		opened, err := openPool(config.Copy(), p.timeout, p.connections)
+		own := config.Copy()
+		if p.pool == &store.reads || p.pool == &store.verifies {
+			// A connection that has just broken is found out before a reader meets it. What a
+			// writer brings goes to the queue then.
+			own.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
+		}
+		opened, err := openPool(own, p.timeout, p.connections)
 		if err != nil {
 			store.Close()
 			return nil, err
