@@ -8,6 +8,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
@@ -74,7 +75,11 @@ func fill(ctx context.Context, n int, body []byte) []*held {
 var _ = Describe("Alertmanager tries again", Serial, Label("fault"), SpecPriority(last), func() {
 	It("a group that the API server stopped in its middle, and nobody is counted twice", SpecTimeout(broken), func(ctx SpecContext) {
 		alerts, marks := many(ctx, halved)
-		changes := must(kube.API.Watch(ctx, &v1alpha1.RemediationRequestList{}, client.InNamespace(kube.Target.Namespace)))
+		// From now on: a watch begins with all that the specs before have left.
+		var now v1alpha1.RemediationRequestList
+		Expect(kube.API.List(ctx, &now, client.InNamespace(kube.Target.Namespace), client.Limit(1))).To(Succeed())
+		changes := must(kube.API.Watch(ctx, &v1alpha1.RemediationRequestList{}, client.InNamespace(kube.Target.Namespace),
+			&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: now.ResourceVersion}}))
 		DeferCleanup(changes.Stop)
 		paused := notify(ctx, "paused", alerts...)
 		Eventually(changes.ResultChan()).WithContext(ctx).Should(Receive(HaveField("Object.Spec.SignalFingerprint", BeElementOf(marks))))
