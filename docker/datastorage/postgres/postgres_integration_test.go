@@ -374,19 +374,36 @@ func TestEventsAreImmutable(t *testing.T) {
 	wantChain(t, store, "c-1", 1)
 }
 
-// TestTheServersRoleCanOnlyDoWhatTheServerDoes writes as that role, and tries what
-// somebody would who has taken the server over.
+// TestTheServersRoleCanOnlyDoWhatTheServerDoes migrates as a role that owns the tables and
+// may nothing else, writes as the server's role, and tries what somebody would who has
+// taken the server over.
 func TestTheServersRoleCanOnlyDoWhatTheServerDoes(t *testing.T) {
-	owner := testenv.Migrated(t)
-	role, password := "server_"+strings.ReplaceAll(uuid.NewString(), "-", ""), "it's "+uuid.NewString()
-	defer func() { testenv.Exec(t, owner, "DROP OWNED BY "+role+"; DROP ROLE "+role) }() // before the schema goes
-	for range 2 {                                                                        // again, as every deployment does
-		if err := migrations.Grant(t.Context(), owner.ConnConfig.Copy(), role, password); err != nil {
+	super := testenv.Schema(t)
+	as := func(role string) *pgxpool.Config {
+		role += "_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+		testenv.Exec(t, super, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'")
+		config := super.Copy()
+		config.ConnConfig.User, config.ConnConfig.Password = role, "secret"
+		return config
+	}
+	owner, config := as("owner"), as("server")
+	defer func() { // before the schema goes
+		for _, role := range []string{config.ConnConfig.User, owner.ConnConfig.User} {
+			testenv.Exec(t, super, "REASSIGN OWNED BY "+role+" TO CURRENT_USER; DROP OWNED BY "+role+"; DROP ROLE "+role)
+		}
+	}()
+	testenv.Exec(t, super, "ALTER SCHEMA "+super.ConnConfig.RuntimeParams["search_path"]+" OWNER TO "+owner.ConnConfig.User)
+	for range 2 { // again, as every deployment does
+		if _, err := migrations.Up(t.Context(), owner.ConnConfig.Copy(), slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		if err := migrations.Grant(t.Context(), owner.ConnConfig.Copy(), config.ConnConfig.User); err != nil {
 			t.Fatal(err)
 		}
 	}
-	config := owner.Copy()
-	config.ConnConfig.User, config.ConnConfig.Password = role, password
+	if err := migrations.Grant(t.Context(), owner.ConnConfig.Copy(), "nobody"); err == nil || !strings.Contains(err.Error(), "role nobody") {
+		t.Errorf("a role that is not there: got %v", err)
+	}
 	store := openOn(t, config)
 	e := testenv.Event(t, "c-1", func(e *audit.Event) { e.RecordedBy = "system:serviceaccount:ns:writer" })
 	write(t, store, e, testenv.Event(t, "c-1", nil)) // into a month that it has to make

@@ -62,22 +62,7 @@ type Database struct {
 	Timeout      time.Duration `yaml:"timeout"`      // of a sender's write; one that takes longer goes to the queue
 	DrainTimeout time.Duration `yaml:"drainTimeout"` // of a write from the queue; one that takes longer is set aside in the end
 	ReadTimeout  time.Duration `yaml:"readTimeout"`  // of a page
-	Server       Account       `yaml:"server"`       // what migrations let the server use; without a user they make none
-}
-
-// Account is a role of the database.
-type Account struct {
-	User         string `yaml:"user"`
-	PasswordFile string `yaml:"passwordFile"`
-}
-
-// Password reads the password's file.
-func (a Account) Password() (string, error) {
-	password, err := secret(a.PasswordFile)
-	if err != nil {
-		return "", fmt.Errorf("database.server.passwordFile: %w", err)
-	}
-	return password, nil
+	Server       string        `yaml:"server"`       // the role that migrations let the server use; "" when it is the owner's
 }
 
 // Redis holds the dead-letter queue.
@@ -191,8 +176,7 @@ func (s *Settings) checkDatabase(found *config.Problems) {
 	for field, text := range map[string]string{"host": v.Host, "name": v.Name, "user": v.User} {
 		found.Check(text != "", "database."+field, text, "a name")
 	}
-	found.Check((v.Server.User == "") == (v.Server.PasswordFile == ""), "database.server", nil, "user and passwordFile together, or neither")
-	found.Check(v.Server.User == "" || v.Server.User != v.User, "database.server.user", v.Server.User, "another role than database.user, which owns the tables")
+	found.Check(v.Server == "" || v.Server != v.User, "database.server", v.Server, "another role than database.user, which owns the tables")
 	found.Check(v.Port != 0, "database.port", v.Port, "1 to 65535")
 	found.Check(v.Timeout > 0, "database.timeout", v.Timeout, "more than 0s")
 	found.Check(v.DrainTimeout > v.Timeout, "database.drainTimeout", v.DrainTimeout, fmt.Sprintf("more than database.timeout (%s)", v.Timeout))
