@@ -9,7 +9,7 @@ import (
 )
 
 // Grant lets the role that the server uses do what the server does and nothing else: insert
-// and read events, and move the ends of chains. It owns nothing, so that it can neither
+// and read events and checkpoints, and move the ends of chains. It owns nothing, so that it can neither
 // change nor remove what is written, nor switch off what refuses that. The role must be
 // there; the caller's must own the tables, and needs no other right.
 func Grant(ctx context.Context, config *pgx.ConnConfig, role string) (err error) {
@@ -31,7 +31,7 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role string) (err error)
 		name := pgx.Identifier{role}.Sanitize()
 		for _, privilege := range []string{
 			"USAGE ON SCHEMA " + pgx.Identifier{schema}.Sanitize(),
-			"SELECT, INSERT ON audit_events, audit_event_ids",
+			"SELECT, INSERT ON audit_events, audit_event_ids, audit_checkpoints, audit_signed_ends",
 			"SELECT, INSERT, UPDATE (length, last_hash) ON audit_chains",
 			"USAGE ON SEQUENCE audit_events_sequence",
 			"SELECT ON " + Table,
