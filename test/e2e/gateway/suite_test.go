@@ -85,7 +85,7 @@ var (
 	said    = &journal.Journal{}
 	common  *workloads.Namespace // the process's, managed: a namespace for every spec would cost the controllers minutes
 
-	opsClient = &http.Client{Transport: said.Transport(&http.Transport{DisableKeepAlives: true}), Timeout: settled}
+	opsClient *http.Client
 	secure    *tls.Config // of connections to the Gateway
 	healthAt  string      // host:port of /healthz and /readyz
 	metricsAt string      // host:port of /metrics
@@ -126,6 +126,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 	kube = must(cluster.Connect(run.Target))
 	world = &faults.Injector{Cluster: kube, Runner: command.Local{}}
 	secure = must(kube.TLS(ctx, "gateway-service"))
+	opsClient = &http.Client{Transport: said.Transport(&http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}), Timeout: settled}
 	healthAt = must(run.Target.Address("gateway-ops", "health"))
 	metricsAt = must(run.Target.Address("gateway-ops", "metrics"))
 	gateway = &signals.Sender{
