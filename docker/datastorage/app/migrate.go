@@ -13,8 +13,8 @@ import (
 	"kubernaut.ai/e2e/docker/datastorage/settings"
 )
 
-// Migrate brings the database to this binary's schema, lets the server's role use it when
-// one is configured, and makes the partitions for the months to come. It waits, with
+// Migrate brings the database to this binary's schema, makes the role that the server uses
+// when one is configured, and makes the partitions for the months to come. It waits, with
 // back-off, for a database that is not there yet, until ctx ends.
 func Migrate(ctx context.Context, opts Options) error {
 	s, err := settings.LoadDatabase(opts.ConfigPath)
@@ -40,8 +40,12 @@ func Migrate(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	if role := s.Database.Server; role != "" {
-		if err := migrations.Grant(ctx, connecting, role); err != nil {
+	if role := s.Database.Server; role.User != "" {
+		password, err := role.Password()
+		if err != nil {
+			return err
+		}
+		if err := migrations.Grant(ctx, connecting, role.User, password); err != nil {
 			return err
 		}
 	}

@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Grant lets the role that the server uses do what the server does and nothing else: insert
-// and read events and checkpoints, and move the ends of chains. It owns nothing, so that it can neither
-// change nor remove what is written, nor switch off what refuses that. The role must be
-// there; the caller's must own the tables, and needs no other right.
-func Grant(ctx context.Context, config *pgx.ConnConfig, role string) (err error) {
+// roleTries is more than the runs that there are at once.
+const roleTries = 10
+
+// Grant makes the role that the server uses, or gives it this password, and lets it do what
+// the server does and nothing else: insert and read events and checkpoints, and move the
+// ends of chains. It owns nothing, so that it can neither change nor remove what is written,
+// nor switch off what refuses that. The caller's role must own the tables and may create
+// roles.
+func Grant(ctx context.Context, config *pgx.ConnConfig, role, password string) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("role %s: %w", role, err)
@@ -23,9 +29,13 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role string) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	if err := makeRole(ctx, conn, role, password); err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		// Two runs that grant the same at once would refuse each other.
 		var schema string
-		if err := tx.QueryRow(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
+		if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT current_schema() FROM pg_advisory_xact_lock(%d)", checksumLock)).Scan(&schema); err != nil {
 			return err
 		}
 		name := pgx.Identifier{role}.Sanitize()
@@ -43,4 +53,28 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role string) (err error)
 		}
 		return nil
 	})
+}
+
+// makeRole makes a role, or gives it this password. Roles belong to all databases, and
+// another run may be at work in another one: what loses against it is done again.
+func makeRole(ctx context.Context, conn *pgx.Conn, role, password string) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		var exists bool
+		var quoted string
+		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), quote_literal($2)", role, password).Scan(&exists, &quoted)
+		if err == nil {
+			verb := "ALTER"
+			if !exists {
+				verb = "CREATE"
+			}
+			_, err = conn.Exec(ctx, verb+" ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN PASSWORD "+quoted)
+		}
+		// A role of that name was made, or changed, in the same moment.
+		var refused *pgconn.PgError
+		if err != nil && !(errors.As(err, &refused) && (refused.Code == "42710" || refused.Code == "23505" || refused.Code == "XX000")) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithMaxTries(roleTries))
+	return err
 }

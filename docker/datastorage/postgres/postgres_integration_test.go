@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"kubernaut.ai/e2e/docker/datastorage/audit"
 	"kubernaut.ai/e2e/docker/datastorage/migrations"
@@ -389,28 +390,30 @@ func TestTheServersRoleCanOnlyDoWhatTheServerDoes(t *testing.T) {
 	super := testenv.Schema(t)
 	as := func(role string) *pgxpool.Config {
 		role += "_" + strings.ReplaceAll(uuid.NewString(), "-", "")
-		testenv.Exec(t, super, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'")
 		config := super.Copy()
 		config.ConnConfig.User, config.ConnConfig.Password = role, "secret"
 		return config
 	}
 	owner, config := as("owner"), as("server")
+	config.ConnConfig.Password = "it's a secret"
+	testenv.Exec(t, super, "CREATE ROLE "+owner.ConnConfig.User+" LOGIN CREATEROLE PASSWORD 'secret'")
 	defer func() { // before the schema goes
 		for _, role := range []string{config.ConnConfig.User, owner.ConnConfig.User} {
 			testenv.Exec(t, super, "REASSIGN OWNED BY "+role+" TO CURRENT_USER; DROP OWNED BY "+role+"; DROP ROLE "+role)
 		}
 	}()
 	testenv.Exec(t, super, "ALTER SCHEMA "+super.ConnConfig.RuntimeParams["search_path"]+" OWNER TO "+owner.ConnConfig.User)
-	for range 2 { // again, as every deployment does
-		if _, err := migrations.Up(t.Context(), owner.ConnConfig.Copy(), slog.New(slog.DiscardHandler)); err != nil {
-			t.Fatal(err)
-		}
-		if err := migrations.Grant(t.Context(), owner.ConnConfig.Copy(), config.ConnConfig.User); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := migrations.Up(t.Context(), owner.ConnConfig.Copy(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
 	}
-	if err := migrations.Grant(t.Context(), owner.ConnConfig.Copy(), "nobody"); err == nil || !strings.Contains(err.Error(), "role nobody") {
-		t.Errorf("a role that is not there: got %v", err)
+	var runs errgroup.Group
+	for range 4 { // again, as every deployment does, and at once
+		runs.Go(func() error {
+			return migrations.Grant(t.Context(), owner.ConnConfig.Copy(), config.ConnConfig.User, config.ConnConfig.Password)
+		})
+	}
+	if err := runs.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	store := openOn(t, config)
 	e := testenv.Event(t, "c-1", func(e *audit.Event) { e.RecordedBy = "system:serviceaccount:ns:writer" })
@@ -622,7 +625,7 @@ func TestSchemaIsCheckedAndMigrationsConverge(t *testing.T) {
 	}
 	write(t, store, testenv.Event(t, "c-1", nil))
 	testenv.Exec(t, config, "DELETE FROM goose_db_version WHERE version_id > 0")
-	if err := store.CheckSchema(t.Context()); err == nil || !strings.Contains(err.Error(), "datastorage migrate") {
+	if err := store.CheckSchema(t.Context()); err == nil || !strings.Contains(err.Error(), "datastorage migrate") || !postgres.Refuses(err) {
 		t.Errorf("an older schema: got %v", err)
 	}
 }
@@ -738,5 +741,28 @@ func TestReadersMeetNoBrokenConnection(t *testing.T) {
 			}
 			testenv.Exec(t, config, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '"+t.Name()+"'")
 		}
+	}
+}
+
+// TestItIsTold: a password that is wrong from a database that is away.
+func TestItIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		change  func(*pgxpool.Config)
+		refused bool
+	}{
+		"a wrong password":         {func(c *pgxpool.Config) { c.ConnConfig.Password = "wrong" }, true},
+		"a role that is not there": {func(c *pgxpool.Config) { c.ConnConfig.User = "nobody" }, true},
+		"a port of nobody's":       {func(c *pgxpool.Config) { c.ConnConfig.Port = 1 }, false},
+	} {
+		config := testenv.Schema(t).Copy() // the schema is removed by the other
+		c.change(config)
+		store, err := postgres.Open(config, postgres.Timeouts{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Ping(t.Context()); err == nil || postgres.Refuses(err) != c.refused {
+			t.Errorf("%s: got %v, want refused: %t", name, err, c.refused)
+		}
+		store.Close()
 	}
 }

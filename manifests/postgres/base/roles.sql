@@ -1,8 +1,8 @@
--- Run once, in the new database, by the superuser. A blank line ends each statement.
+-- Run once, in the new database, by the superuser. A blank line ends each statement. The owner makes the role that
+-- DataStorage uses.
 DO $$
 BEGIN
-    EXECUTE format('CREATE ROLE datastorage LOGIN PASSWORD %L', pg_read_file('/run/secrets/owner/password'));
-    EXECUTE format('CREATE ROLE datastorage_server LOGIN PASSWORD %L', pg_read_file('/run/secrets/server/password'));
+    EXECUTE format('CREATE ROLE datastorage LOGIN CREATEROLE PASSWORD %L', pg_read_file('/run/secrets/owner/password'));
 END
 $$;
 
