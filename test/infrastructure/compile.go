@@ -3,6 +3,7 @@ package infrastructure
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,14 +30,12 @@ func (e *Environment) compile(ctx context.Context, p Phase, step *timeline.Step,
 	if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
 		return err
 	}
-	// Before the programs are made: what is edited meanwhile may or may not be in them.
-	sources, err := e.state.Sources()
+	// Before any program is made: what is edited meanwhile may or may not be in it.
+	read, err := e.sources()
 	if err != nil {
 		return err
 	}
-	if sources["go env"], err = e.goSettings(ctx); err != nil {
-		return err
-	}
+	sources := maps.Clone(read)
 	if e.Overlay == "" && stamp(sources, programs) && len(sources.Changed(e.state.BuiltOf(p.String()))) == 0 {
 		step.Cached("%s", e.relative(programs[0]))
 		return nil
@@ -55,9 +54,15 @@ func (e *Environment) compile(ctx context.Context, p Phase, step *timeline.Step,
 	return e.state.Built(p.String(), sources)
 }
 
-// goSettings are those by which the same files become other programs.
-func (e *Environment) goSettings(ctx context.Context) (string, error) {
-	return command.Output(ctx, e.adapters.Runner, "go", "env", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CC", "CGO_CFLAGS", "CGO_LDFLAGS", "PATH")
+// readSources reads the files of the checkout, and the settings of Go's by which the same
+// files become other programs.
+func (e *Environment) readSources(ctx context.Context) (checkout.Sources, error) {
+	sources, err := e.state.Sources()
+	if err != nil {
+		return nil, err
+	}
+	sources["go env"], err = command.Output(ctx, e.adapters.Runner, "go", "env", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CC", "CGO_CFLAGS", "CGO_LDFLAGS", "PATH")
+	return sources, err
 }
 
 // stamp adds when programs were written, and how long they are. It tells whether all are

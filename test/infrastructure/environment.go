@@ -59,7 +59,7 @@ type Engine interface {
 type Cluster interface {
 	Create(ctx context.Context, spec cluster.Spec, retried func(error)) error
 	Ready(ctx context.Context) error
-	Mend(ctx context.Context, nodes []string, status func(format string, args ...any)) (done string, err error)
+	Mend(ctx context.Context, all []string, was cluster.Made, status func(format string, args ...any)) (done string, err error)
 	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
@@ -108,14 +108,18 @@ type Environment struct {
 	record   *coverage.Record // of the coverage variant's run
 	damaged  error            // why what record held before could not be read
 
-	applier func() (Applier, error) // once: made when first needed
+	// Once each, when first needed.
+	applier func() (Applier, error)
+	sources func() (checkout.Sources, error) // what compiled programs are made of, and how
 
 	run      context.Context // canceled by the first failure
 	canceled context.CancelCauseFunc
 
-	mu         sync.Mutex        // of what follows; never held while anything is asked of the outside
-	refs       map[string]string // images built or found, by catalog name
-	packaged   map[string]bool   // third-party images that were built from packages
+	mu         sync.Mutex              // of what follows; never held while anything is asked of the outside
+	refs       map[string]string       // images built or found, by catalog name
+	packaged   map[string]bool         // third-party images that were built from packages
+	running    []string                // the nodes; empty until asked
+	mapped     map[cluster.Port]string // of the first node; nil until asked
 	nodeImages map[string]func() (map[string]bool, error)
 	selected   map[string]int // specs that E2E_FOCUS and its like select, by suite
 	suites     []suiteReport  // those that ran
@@ -196,6 +200,7 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 	})
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })
+	env.sources = sync.OnceValues(func() (checkout.Sources, error) { return env.readSources(ctx) })
 	if plan.Variant == Coverage {
 		// One that is damaged is begun anew with the next run; a cluster can be removed
 		// without one.

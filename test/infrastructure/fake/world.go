@@ -132,7 +132,7 @@ func (w *World) change(ctx context.Context, call string, change func()) error {
 // Run stands for the go command and ginkgo: it leaves the files that they leave, a report
 // also where it fails.
 func (w *World) Run(ctx context.Context, cmd command.Cmd) error {
-	outcome := w.did(ctx, "run "+strings.Join(cmd.Args, " "))
+	outcome := w.did(ctx, "run "+strings.Join(append(cmd.Args, cmd.Env...), " "))
 	report, dir := "", ""
 	for i, arg := range cmd.Args {
 		if arg == "-o" && outcome == nil {
@@ -152,7 +152,7 @@ func (w *World) Run(ctx context.Context, cmd command.Cmd) error {
 	if report == "" {
 		return outcome
 	}
-	text := `[{"SpecReports":[{"LeafNodeType":"It","LeafNodeText":"x","State":"passed"}]}]`
+	text := `[{"PreRunStats":{"TotalSpecs":1,"SpecsThatWillRun":1},"SpecReports":[{"LeafNodeType":"It","LeafNodeText":"x","State":"passed"}]}]`
 	if w.Report != nil {
 		suite, _, _ := strings.Cut(filepath.Base(report), ".")
 		text = w.Report(suite)
@@ -270,7 +270,7 @@ func (k kind) Create(ctx context.Context, _ cluster.Spec, _ func(error)) error {
 func (k kind) Ready(ctx context.Context) error { return k.did(ctx, "ready") }
 
 // Mend starts the node again.
-func (k kind) Mend(ctx context.Context, nodes []string, _ func(string, ...any)) (string, error) {
+func (k kind) Mend(ctx context.Context, nodes []string, _ cluster.Made, _ func(string, ...any)) (string, error) {
 	if err := k.did(ctx, "mend "+strings.Join(nodes, " ")); err != nil {
 		return "", err
 	}
@@ -298,7 +298,10 @@ func (k kind) Delete(ctx context.Context) error {
 }
 
 // Nodes returns the node that runs.
-func (k kind) Nodes(context.Context) ([]string, error) {
+func (k kind) Nodes(ctx context.Context) ([]string, error) {
+	if err := k.did(ctx, "nodes"); err != nil {
+		return nil, err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.created && !k.stopped && k.engine == "podman" {
