@@ -61,7 +61,7 @@ func (e *Environment) readSources(ctx context.Context) (checkout.Sources, error)
 	if err != nil {
 		return nil, err
 	}
-	sources["go env"], err = command.Output(ctx, e.adapters.Runner, "go", "env", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CC", "CGO_CFLAGS", "CGO_LDFLAGS", "PATH")
+	sources["go env"], err = command.Output(ctx, e.adapters.Runner, append([]string{"go", "env"}, checkout.GoSettings...)...)
 	return sources, err
 }
 
