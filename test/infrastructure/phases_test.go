@@ -558,6 +558,32 @@ func TestSpecsAreSelectedOnceForTheSameProgramAndSelection(t *testing.T) {
 	}
 }
 
+func TestWhatTheManifestsHaveNoMoreIsLookedForWhenTheyHaveChanged(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	r.plan.Base = "left"
+	pruned := func(fails bool) bool {
+		t.Helper()
+		r.world.Forget()
+		r.world.Fail = func(_ context.Context, call string) error {
+			if call == "prune" && fails {
+				return errors.New("no answer")
+			}
+			return nil
+		}
+		if err := r.run(deployed("right")); (err != nil) != fails {
+			t.Fatalf("got %v", err)
+		}
+		return r.world.Called("prune")
+	}
+	if !pruned(true) || !pruned(false) || pruned(false) {
+		t.Error("it is looked for until that went well, and then no more")
+	}
+	r.plan.Objects["right"] = r.plan.Objects["right"][1:]
+	if !pruned(false) || pruned(false) {
+		t.Error("an object less is looked for once")
+	}
+}
+
 func TestASuiteEndsWhenItIsThrough(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=only here")
 	t.Setenv("GORACE", "history_size=2")
