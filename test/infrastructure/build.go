@@ -14,6 +14,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/bootstrap"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -113,13 +114,13 @@ func (e *Environment) serviceRef(spec ImageSpec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inputs := image.NewInputs().
+	sum, err := fingerprint.New().
 		Text("platform", platform).
 		Text("variant", string(e.Variant)).
 		Text("mode", info.Mode().String()).
 		File(os.DirFS(e.source(spec)), "Dockerfile").
-		File(os.DirFS(filepath.Dir(program)), filepath.Base(program))
-	return image.Image{Name: spec.Name, Inputs: inputs}.Ref(), inputs.Err()
+		File(os.DirFS(filepath.Dir(program)), filepath.Base(program)).Sum()
+	return image.Ref(spec.Name, sum), err
 }
 
 // label marks the images that this checkout has made and others can make again in
@@ -315,10 +316,10 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 
 // builtRef is the reference that a third-party image has when it is built here.
 func (p *Plan) builtRef(spec ImageSpec) (string, error) {
-	inputs := image.NewInputs().
+	inputs := fingerprint.New().
 		Text("platform", platform).
 		Text("suite", bootstrap.Suite).
-		Dir(os.DirFS(p.source(spec)), ".")
+		Dir(os.DirFS(p.source(spec)), ".", nil)
 	switch {
 	case spec.Name == p.Node:
 		// Its programs are compiled here, and some of its files are the kind library's.
@@ -326,7 +327,8 @@ func (p *Plan) builtRef(spec ImageSpec) (string, error) {
 	case p.fromModule(spec):
 		inputs.Text("go", runtime.Version())
 	}
-	return image.Image{Name: spec.Name, Inputs: inputs}.Ref(), inputs.Err()
+	sum, err := inputs.Sum()
+	return image.Ref(spec.Name, sum), err
 }
 
 // fromModule reports whether an image's program is compiled from a Go module where it

@@ -10,7 +10,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/command"
-	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -82,9 +82,8 @@ func stamp(sources checkout.Sources, programs []string) bool {
 func digests(files []string) []string {
 	sums := make([]string, len(files))
 	for i, file := range files {
-		inputs := image.NewInputs().File(os.DirFS(filepath.Dir(file)), filepath.Base(file))
-		if inputs.Err() == nil {
-			sums[i] = image.Image{Inputs: inputs}.Ref()
+		if sum, err := fingerprint.New().File(os.DirFS(filepath.Dir(file)), filepath.Base(file)).Sum(); err == nil {
+			sums[i] = sum
 		}
 	}
 	return sums

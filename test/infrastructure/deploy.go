@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
-	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -97,7 +97,7 @@ func (e *Environment) noteDeployed(component, sum string) error {
 
 // digestOf identifies objects.
 func digestOf(objs []*unstructured.Unstructured) (string, error) {
-	inputs := image.NewInputs()
+	inputs := fingerprint.New()
 	for _, obj := range objs {
 		data, err := obj.MarshalJSON()
 		if err != nil {
@@ -105,7 +105,7 @@ func digestOf(objs []*unstructured.Unstructured) (string, error) {
 		}
 		inputs.Text(apply.RefOf(obj).String(), string(data))
 	}
-	return image.Image{Inputs: inputs}.Ref(), nil
+	return inputs.Sum()
 }
 
 // objects are those of all components.

@@ -24,7 +24,7 @@ import (
 
 // world is a cluster of one node as the engine and the API server show it.
 type world struct {
-	state, started string // of the container
+	state, started string    // of the container
 	made           time.Time // when its creation was done; zero is before every start
 	kernel         string    // value of every setting
 	startFails     bool
