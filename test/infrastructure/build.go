@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"kubernaut.ai/e2e/test/infrastructure/bootstrap"
 	"kubernaut.ai/e2e/test/infrastructure/command"
@@ -43,9 +44,9 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 		return err
 	}
 	source, program := e.source(spec), e.program(spec)
-	if found, err := e.adapters.Engine.Exists(ctx, ref); err != nil {
+	if found, err := e.adapters.Engine.Exist(ctx, ref); err != nil {
 		return err
-	} else if found {
+	} else if found[ref] {
 		step.Cached("%s", ref)
 	} else {
 		// A context of two files: nothing else of the checkout can get in.
@@ -253,22 +254,18 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	if err != nil {
 		return err
 	}
-	if e.ImagePolicy != ImagesBuild {
-		if found, err := e.adapters.Engine.Exists(ctx, spec.Pull); err != nil {
-			return err
-		} else if found {
-			step.Cached("%s", spec.Pull)
-			return e.take(ctx, spec)
-		}
+	held, err := e.held(ctx)
+	if err != nil {
+		return err
 	}
-	if e.ImagePolicy != ImagesPull {
-		if found, err := e.adapters.Engine.Exists(ctx, built); err != nil {
-			return err
-		} else if found {
-			step.Cached("%s", built)
-			e.setRef(spec.Name, built, true)
-			return nil
-		}
+	if e.ImagePolicy != ImagesBuild && held[spec.Pull] {
+		step.Cached("%s", spec.Pull)
+		return e.take(ctx, spec)
+	}
+	if e.ImagePolicy != ImagesPull && held[built] {
+		step.Cached("%s", built)
+		e.setRef(spec.Name, built, true)
+		return nil
 	}
 	reason := "E2E_IMAGES=build"
 	if e.ImagePolicy != ImagesBuild {
@@ -312,6 +309,31 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	step.Detail("built from packages (%s): %s", reason, built)
 	e.setRef(spec.Name, built, true)
 	return nil
+}
+
+// held returns which third-party images the engine has, asked once a run and for all: each
+// question takes as long as all of them.
+func (e *Environment) held(ctx context.Context) (map[string]bool, error) {
+	e.mu.Lock()
+	if e.stored == nil {
+		e.stored = sync.OnceValues(func() (map[string]bool, error) {
+			var refs []string
+			for _, spec := range e.Images {
+				if spec.Package != "" {
+					continue
+				}
+				built, err := e.builtRef(spec)
+				if err != nil {
+					return nil, err
+				}
+				refs = append(refs, spec.Pull, built)
+			}
+			return e.adapters.Engine.Exist(ctx, refs...)
+		})
+	}
+	ask := e.stored
+	e.mu.Unlock()
+	return ask()
 }
 
 // builtRef is the reference that a third-party image has when it is built here.

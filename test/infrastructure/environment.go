@@ -44,7 +44,7 @@ import (
 // Engine is the container engine, as the phases need it.
 type Engine interface {
 	Build(ctx context.Context, dir, ref, target string, labels ...string) error
-	Exists(ctx context.Context, ref string) (bool, error)
+	Exist(ctx context.Context, refs ...string) (map[string]bool, error)
 	Pull(ctx context.Context, ref string, firstAnswer time.Duration) error
 	Save(ctx context.Context, w io.Writer, refs ...string) error
 	RunPrivileged(ctx context.Context, ref string, volumes, mounts []string, stdout io.Writer, entrypoint string, args ...string) error
@@ -115,11 +115,12 @@ type Environment struct {
 	run      context.Context // canceled by the first failure
 	canceled context.CancelCauseFunc
 
-	mu         sync.Mutex              // of what follows; never held while anything is asked of the outside
-	refs       map[string]string       // images built or found, by catalog name
-	packaged   map[string]bool         // third-party images that were built from packages
-	running    []string                // the nodes; empty until asked
-	mapped     map[cluster.Port]string // of the first node; nil until asked
+	mu         sync.Mutex                      // of what follows; never held while anything is asked of the outside
+	refs       map[string]string               // images built or found, by catalog name
+	packaged   map[string]bool                 // third-party images that were built from packages
+	stored     func() (map[string]bool, error) // references of third-party images that the engine has; nil until asked
+	running    []string                        // the nodes; empty until asked
+	mapped     map[cluster.Port]string         // of the first node; nil until asked
 	nodeImages map[string]func() (map[string]bool, error)
 	selected   map[string]int // specs that E2E_FOCUS and its like select, by suite
 	suites     []suiteReport  // those that ran

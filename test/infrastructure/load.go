@@ -25,7 +25,7 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 		}
 		var lacking []string
 		for _, node := range nodes {
-			held, err := e.held(ctx, node)
+			held, err := e.loaded(ctx, node)
 			if err != nil {
 				return err
 			}
@@ -94,8 +94,8 @@ func (e *Environment) ports(ctx context.Context, node string) (map[cluster.Port]
 	return mapped, err
 }
 
-// held returns what images a node has, asked once a run.
-func (e *Environment) held(ctx context.Context, node string) (map[string]bool, error) {
+// loaded returns what images a node has, asked once a run.
+func (e *Environment) loaded(ctx context.Context, node string) (map[string]bool, error) {
 	e.mu.Lock()
 	ask, asked := e.nodeImages[node]
 	if !asked {

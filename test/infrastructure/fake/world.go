@@ -187,12 +187,16 @@ func (w *World) Build(ctx context.Context, _, ref, _ string, _ ...string) error 
 	return w.change(ctx, "build "+ref, func() { w.has(&w.images, ref) })
 }
 
-// Exists tells whether the engine has an image.
-func (w *World) Exists(ctx context.Context, ref string) (bool, error) {
-	err := w.did(ctx, "exists "+ref)
+// Exist tells which images the engine has.
+func (w *World) Exist(ctx context.Context, refs ...string) (map[string]bool, error) {
+	err := w.did(ctx, "exists "+strings.Join(refs, " "))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return (strings.HasPrefix(ref, "docker.io/") || strings.HasPrefix(ref, "quay.io/")) || w.images[ref], err
+	held := map[string]bool{}
+	for _, ref := range refs {
+		held[ref] = strings.HasPrefix(ref, "docker.io/") || strings.HasPrefix(ref, "quay.io/") || w.images[ref]
+	}
+	return held, err
 }
 
 // Pull fetches an image.
