@@ -123,7 +123,6 @@ type Environment struct {
 	mapped     map[cluster.Port]string         // of the first node; nil until asked
 	nodeImages map[string]func() (map[string]bool, error)
 	selected   map[string]int // specs that E2E_FOCUS and its like select, by suite
-	suites     []suiteReport  // those that ran
 	specs      []error        // suites in which specs failed
 	failure    error          // the first step's that failed otherwise
 	unfollow   func() error   // ends the watch of the pods; nil while there is none
@@ -196,7 +195,7 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 		}
 	}
 	env.Timeline = timeline.New(timeline.Options{
-		Folder: env.evidenceFolder, Cluster: plan.ClusterName, Variant: string(plan.Variant),
+		Folder: env.evidenceFolder, Cluster: plan.ClusterName, Variant: string(plan.Variant), Target: plan.Target, Root: plan.Root,
 		Screen: screen.On(shown.Out, shown.Terminal), Verbose: shown.Verbose,
 	})
 	env.run, env.canceled = context.WithCancelCause(context.Background())

@@ -504,8 +504,8 @@ func TestAPanicFailsTheRunAndSaysWhere(t *testing.T) {
 	}
 }
 
-// report is one of Ginkgo's with as many specs that passed, skipped or failed at one place.
-func report(passed, skipped, failed int) string {
+// ginkgo is a report of Ginkgo's with as many specs that passed, skipped or failed at one place.
+func ginkgo(passed, skipped, failed int) string {
 	var specs []string
 	for state, count := range map[string]int{"passed": passed, "skipped": skipped, "failed": failed} {
 		for i := range count {
@@ -519,7 +519,7 @@ func report(passed, skipped, failed int) string {
 func TestASuiteWithoutAMatchingSpecIsSaidWhileAnotherHasOne(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=only here")
 	r.world.Report = func(suite string) string {
-		return report(map[string]int{"first": 0, "second": 1}[suite], 5, 0)
+		return ginkgo(map[string]int{"first": 0, "second": 1}[suite], 5, 0)
 	}
 	if err := r.run(tested("first"), tested("second")); err != nil {
 		t.Fatal(err)
@@ -536,7 +536,7 @@ func TestASuiteWithoutAMatchingSpecIsSaidWhileAnotherHasOne(t *testing.T) {
 
 func TestSpecsAreSelectedOnceForTheSameProgramAndSelection(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=only here", "E2E_KEEP=always")
-	r.world.Report = func(string) string { return report(1, 5, 0) }
+	r.world.Report = func(string) string { return ginkgo(1, 5, 0) }
 	selected := func() bool {
 		t.Helper()
 		r.world.Forget()
@@ -616,7 +616,7 @@ func TestANodeIsAskedOnceARun(t *testing.T) {
 
 func TestAFocusThatMatchesNothingCostsNoCluster(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=nowhere")
-	r.world.Report = func(string) string { return report(0, 5, 0) }
+	r.world.Report = func(string) string { return ginkgo(0, 5, 0) }
 	err := r.run(tested("first"), tested("second"))
 	if err == nil || !strings.Contains(err.Error(), "E2E_FOCUS='nowhere': matches none of 5 specs") || r.world.Called("create") {
 		t.Errorf("got %v and %v, want no cluster", err, r.world.Calls())
@@ -625,7 +625,7 @@ func TestAFocusThatMatchesNothingCostsNoCluster(t *testing.T) {
 
 func TestEverySpecThatFailedIsNamedWithItsPlace(t *testing.T) {
 	r := newRig(t)
-	r.world.Report = func(string) string { return report(1, 0, 2) }
+	r.world.Report = func(string) string { return ginkgo(1, 0, 2) }
 	r.world.Fail = func(_ context.Context, call string) error {
 		if strings.Contains(call, "--json-report=") {
 			return exit1()

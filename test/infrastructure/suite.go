@@ -18,6 +18,7 @@ import (
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -85,7 +86,7 @@ func (c SuiteConfig) String() string {
 	var set []string
 	for _, variable := range []struct{ name, value string }{{"E2E_FOCUS", c.Focus}, {"E2E_SKIP", c.Skip}, {"E2E_LABELS", c.Labels}} {
 		if variable.value != "" {
-			set = append(set, variable.name+"="+quote(variable.value))
+			set = append(set, variable.name+"="+report.Quote(variable.value))
 		}
 	}
 	return strings.Join(set, " ")
@@ -208,26 +209,48 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.Flush()
-		report, reportErr := e.readReport(filepath.Join(e.Evidence, "junit", name+".json"), name)
+		ran, reportErr := report.ReadSuite(filepath.Join(e.Evidence, "junit", name+".json"), name, e.Root, e.Variant == Coverage)
 		if reportErr != nil {
 			return cmp.Or(err, reportErr)
 		}
-		e.mu.Lock()
-		e.suites = append(e.suites, report)
-		e.mu.Unlock()
-		step.Detail("%s", report.counts())
+		step.Detail("%s", ran.Counts())
 		if err == nil {
 			return nil
 		}
 		var exit *command.Error
-		if len(report.failures) == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
-			if len(report.reasons) > 0 {
-				return fmt.Errorf("%s: %w", strings.Join(report.reasons, "; "), err)
+		if ran.Failed == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
+			if len(ran.Reasons) > 0 {
+				return fmt.Errorf("%s: %w", strings.Join(ran.Reasons, "; "), err)
 			}
 			return err
 		}
-		return &SuiteError{Suite: name, Counts: report.counts(), Failed: report.failures}
+		return &SuiteError{Suite: name, Counts: ran.Counts(), Failed: ran.Failures()}
 	})
+}
+
+// SuiteError is a suite that ran and in which specs failed.
+type SuiteError struct {
+	Suite  string
+	Counts string
+	Failed []report.Failure
+}
+
+// shownSpecs is how many failed specs the last lines on the screen name; all stand
+// in the log, the JUnit report and the page.
+const shownSpecs = 10
+
+// Error names the specs, why each failed, and how to repeat it on the kept cluster.
+func (e *SuiteError) Error() string {
+	var b strings.Builder
+	fmt.Fprint(&b, e.Counts)
+	for i, failure := range e.Failed {
+		if i == shownSpecs {
+			fmt.Fprintf(&b, "\n  and %d more", len(e.Failed)-shownSpecs)
+			break
+		}
+		fmt.Fprintf(&b, "\n  %s\n    %s:%d: %s\n    again: %s", failure.Name, failure.File, failure.Line, failure.Brief(), failure.Again)
+	}
+	return b.String()
 }
 
 // writeTarget describes the deployed environment to the suites.
