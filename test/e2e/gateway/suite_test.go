@@ -122,7 +122,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 }, func(ctx SpecContext, payload []byte) {
 	run = must(session.Decode(payload))
 	kube = must(cluster.Connect(run.Target))
-	world = &faults.Injector{Cluster: kube, Runner: command.Local{}}
+	world = &faults.Injector{Cluster: kube, Runner: command.Local{}, Tell: tell}
 	healthAt = must(run.Target.Address("gateway-ops", "health"))
 	metricsAt = must(run.Target.Address("gateway-ops", "metrics"))
 	gateway = &signals.Sender{
@@ -159,6 +159,9 @@ var _ = ReportAfterSuite("leaves nothing behind", func(ctx SpecContext, report R
 		Expect(run.End(ctx, kube)).To(Succeed())
 	}
 }, NodeTimeout(broken))
+
+// tell keeps for the page of the run what a spec broke.
+func tell(name, fault string) { AddReportEntry(name, fault, ReportEntryVisibilityNever) }
 
 // must returns what a helper found, or fails the spec with the helper's own words.
 func must[T any](value T, err error) T {
