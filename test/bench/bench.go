@@ -167,8 +167,12 @@ func (b *bed) connect(ctx context.Context) error {
 		return err
 	}
 	// As many connections as senders, kept open: what is measured is the service.
-	b.sender = &signals.Sender{URL: "http://" + address, Token: token, Client: &http.Client{
-		Timeout: answerTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: senders},
+	config, err := b.kube.TLS(ctx, "gateway-service")
+	if err != nil {
+		return err
+	}
+	b.sender = &signals.Sender{URL: "https://" + address, Token: token, Client: &http.Client{
+		Timeout: answerTimeout, Transport: &http.Transport{TLSClientConfig: config, MaxIdleConnsPerHost: senders},
 	}}
 	b.trail, err = audit.Connect(ctx, b.kube, token, func(inner http.RoundTripper) http.RoundTripper { return inner })
 	if err == nil {

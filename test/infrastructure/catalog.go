@@ -40,8 +40,9 @@ type ImageSpec struct {
 // needs is read from its objects.
 type Component struct {
 	Name string
-	// Manifests are folders below manifests/, each with base, and with coverage where the
-	// coverage variant differs. Empty means one that is called as the component is.
+	// Manifests are folders below manifests/, each with base, which any cluster could have,
+	// with kind where one of Kind needs something else, and with coverage where that variant
+	// differs. Empty means one that is called as the component is.
 	Manifests []string
 	After     []string // components that must be ready before
 }

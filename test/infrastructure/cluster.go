@@ -72,6 +72,7 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if err != nil {
 			return err
 		}
+		e.runs(nodes)
 		step.Detail("%s", e.ClusterName)
 		if broken != nil {
 			step.Detail("%s, anew: %s", e.ClusterName, broken.Reason)
@@ -98,6 +99,7 @@ func (e *Environment) removeCluster(ctx context.Context) error {
 	if err := e.adapters.Cluster.Delete(ctx); err != nil {
 		return err
 	}
+	e.runs(nil)
 	return e.state.Forget()
 }
 
@@ -167,7 +169,11 @@ func (e *Environment) found(ctx context.Context, want cluster.Identity, status f
 	if reason := want.Differs(was.Spec); reason != "" {
 		return "", &cluster.Broken{Reason: reason}
 	}
-	return e.adapters.Cluster.Mend(ctx, was.Nodes, status)
+	done, err = e.adapters.Cluster.Mend(ctx, all, cluster.Made{Nodes: was.Nodes, At: was.Made}, status)
+	if err == nil {
+		e.runs(was.Nodes)
+	}
+	return done, err
 }
 
 // DeleteCluster removes the cluster; one that is not there is removed already. The

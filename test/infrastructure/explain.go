@@ -182,8 +182,8 @@ func (x *explainer) built(ctx context.Context, p Phase) (Forecast, error) {
 	if err != nil {
 		return Forecast{}, err
 	}
-	found, err := x.adapters.Engine.Exists(ctx, ref)
-	if err != nil || !found {
+	found, err := x.adapters.Engine.Exist(ctx, ref)
+	if err != nil || !found[ref] {
 		return Forecast{Action: "build", Why: "not in " + x.adapters.EngineName + "'s store"}, err
 	}
 	x.refs[spec.Name] = ref
@@ -196,19 +196,16 @@ func (x *explainer) obtained(ctx context.Context, spec ImageSpec) (Forecast, err
 	if err != nil {
 		return Forecast{}, err
 	}
+	held, err := x.held(ctx)
+	if err != nil {
+		return Forecast{}, err
+	}
 	for _, known := range []struct {
 		ref      string
 		packaged bool
 		not      ImagePolicy
 	}{{spec.Pull, false, ImagesBuild}, {built, true, ImagesPull}} {
-		if x.ImagePolicy == known.not {
-			continue
-		}
-		found, err := x.adapters.Engine.Exists(ctx, known.ref)
-		if err != nil {
-			return Forecast{}, err
-		}
-		if found {
+		if x.ImagePolicy != known.not && held[known.ref] {
 			x.refs[spec.Name], x.packaged[spec.Name] = known.ref, known.packaged
 			return Forecast{Action: reuse, Why: known.ref}, nil
 		}

@@ -512,7 +512,8 @@ func ginkgo(passed, skipped, failed int) string {
 			specs = append(specs, fmt.Sprintf(`{"LeafNodeType":"It","LeafNodeText":"%s %d","State":%q,"Failure":{"Message":"too late","Location":{"FileName":"a_test.go","LineNumber":7}}}`, state, i, state))
 		}
 	}
-	return `[{"SpecReports":[` + strings.Join(specs, ",") + `]}]`
+	return fmt.Sprintf(`[{"PreRunStats":{"TotalSpecs":%d,"SpecsThatWillRun":%d},"SuiteConfig":{"FocusStrings":["only here"]},"SpecReports":[%s]}]`,
+		len(specs), passed+failed, strings.Join(specs, ","))
 }
 
 func TestASuiteWithoutAMatchingSpecIsSaidWhileAnotherHasOne(t *testing.T) {
@@ -530,6 +531,86 @@ func TestASuiteWithoutAMatchingSpecIsSaidWhileAnotherHasOne(t *testing.T) {
 	summary, err := os.ReadFile(filepath.Join(r.plan.Root, ".e2e", "last", "summary.md"))
 	if err != nil || !strings.Contains(string(summary), "| suite/first | skipped |") || !strings.Contains(string(summary), "E2E_FOCUS='only here' matches none of its specs") {
 		t.Errorf("got %v and %s, want it to be said of the first", err, summary)
+	}
+}
+
+func TestSpecsAreSelectedOnceForTheSameProgramAndSelection(t *testing.T) {
+	r := newRig(t, "E2E_FOCUS=only here", "E2E_KEEP=always")
+	r.world.Report = func(string) string { return ginkgo(1, 5, 0) }
+	selected := func() bool {
+		t.Helper()
+		r.world.Forget()
+		if err := r.run(tested("first")); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(strings.Join(r.world.Calls(), "\n"), "--ginkgo.dry-run")
+	}
+	if !selected() || selected() {
+		t.Error("the first run asks the suite for its specs, and the second, of the same things, does not")
+	}
+	put(t, r.plan.Root, "first_test.go", "package x // changed\n")
+	if !selected() || selected() {
+		t.Error("a file was changed once, and the suite was asked otherwise than once")
+	}
+	r.plan.Config.Suite.Focus = "elsewhere"
+	if !selected() {
+		t.Error("another selection was not asked for")
+	}
+}
+
+func TestWhatTheManifestsHaveNoMoreIsLookedForWhenTheyHaveChanged(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	r.plan.Base = "left"
+	pruned := func(fails bool) bool {
+		t.Helper()
+		r.world.Forget()
+		r.world.Fail = func(_ context.Context, call string) error {
+			if call == "prune" && fails {
+				return errors.New("no answer")
+			}
+			return nil
+		}
+		if err := r.run(deployed("right")); (err != nil) != fails {
+			t.Fatalf("got %v", err)
+		}
+		return r.world.Called("prune")
+	}
+	if !pruned(true) || !pruned(false) || pruned(false) {
+		t.Error("it is looked for until that went well, and then no more")
+	}
+	r.plan.Objects["right"] = r.plan.Objects["right"][1:]
+	if !pruned(false) || pruned(false) {
+		t.Error("an object less is looked for once")
+	}
+}
+
+func TestASuiteEndsWhenItIsThrough(t *testing.T) {
+	r := newRig(t, "E2E_FOCUS=only here")
+	t.Setenv("GORACE", "history_size=2")
+	if err := r.run(tested("first")); err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range r.world.Calls() {
+		if strings.Contains(call, "json-report=") && !strings.Contains(call, "GORACE=atexit_sleep_ms=0 history_size=2") {
+			t.Errorf("%s: sleeps at its end, or forgets what the user has set", call)
+		}
+	}
+}
+
+func TestANodeIsAskedOnceARun(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	for range 2 {
+		r.world.Forget()
+		if err := r.run(tested("first"), tested("second")); err != nil {
+			t.Fatal(err)
+		}
+		asked := map[string]int{}
+		for _, call := range r.world.Calls() {
+			asked[strings.Fields(call)[0]]++
+		}
+		if asked["nodes"] > 1 || asked["ports"] != 1 || asked["held"] != 1 {
+			t.Errorf("got %v, want each once", asked)
+		}
 	}
 }
 

@@ -182,14 +182,17 @@ func (p *Plan) render(component Component) ([]*unstructured.Unstructured, error)
 	return all, errors.Join(problems...)
 }
 
-// overlays are the folders of a component, relative to the checkout: the variant's own
-// where there is one.
+// overlays are the folders of a component, relative to the checkout: the variant's own where
+// there is one, else what it needs in a Kind cluster, else base.
 func (p *Plan) overlays(component Component) []string {
 	var dirs []string
 	for _, folder := range component.folders() {
-		dir := filepath.Join("manifests", folder, string(p.Variant))
-		if _, err := os.Stat(filepath.Join(p.Root, dir)); err != nil || p.Variant == Standard {
-			dir = filepath.Join("manifests", folder, "base")
+		dir := filepath.Join("manifests", folder, "base")
+		for _, overlay := range []string{"kind", string(Coverage)} {
+			special := filepath.Join("manifests", folder, overlay)
+			if _, err := os.Stat(filepath.Join(p.Root, special)); err == nil && (overlay == "kind" || p.Variant == Coverage) {
+				dir = special
+			}
 		}
 		dirs = append(dirs, dir)
 	}

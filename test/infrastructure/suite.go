@@ -3,10 +3,12 @@ package infrastructure
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -97,29 +99,68 @@ func (e *Environment) selects(ctx context.Context, name string) error {
 	if len(selection) == 0 || !slices.Contains(e.Goals, Phase{RunSuite, name}) {
 		return nil
 	}
-	file := e.state.Build(name + ".selected.json")
-	err := e.adapters.Runner.Run(ctx, command.Cmd{
-		Args: slices.Concat([]string{e.suiteBinary(name), "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: goEnv,
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", e.Config.Suite, err)
+	binary, file := e.suiteBinary(name), e.state.Build(name+".selected.json")
+	counted, err := readDryRun(file)
+	if err != nil || !counted.of(e.Config.Suite) || !newer(file, binary) {
+		err := e.adapters.Runner.Run(ctx, command.Cmd{
+			Args: slices.Concat([]string{binary, "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: append([]string{command.Race()}, goEnv...),
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.Config.Suite, err)
+		}
+		if counted, err = readDryRun(file); err != nil {
+			return err
+		}
 	}
-	counted, err := report.ReadSuite(file, name, e.Root, e.Variant == Coverage)
-	if err != nil {
-		return err
-	}
+	count := counted.PreRunStats
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.selected[name] = counted.Passed
+	e.selected[name] = count.SpecsThatWillRun
 	for _, goal := range e.Goals {
 		if count, known := e.selected[goal.Name]; goal.Kind == RunSuite && (!known || count > 0) {
 			return nil
 		}
 	}
-	if counted.Passed == 0 {
-		return fmt.Errorf("%s: matches none of %d specs", e.Config.Suite, counted.Left)
+	if count.SpecsThatWillRun == 0 {
+		return fmt.Errorf("%s: matches none of %d specs", e.Config.Suite, count.TotalSpecs)
 	}
 	return nil
+}
+
+// dryRun is the part of the JSON report of a dry run that is read here.
+type dryRun struct {
+	PreRunStats struct{ TotalSpecs, SpecsThatWillRun int }
+	SuiteConfig struct {
+		FocusStrings, SkipStrings []string
+		LabelFilter               string
+	}
+}
+
+func readDryRun(file string) (dryRun, error) {
+	var reports []dryRun
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(data, &reports)
+	}
+	if err == nil && len(reports) != 1 {
+		err = fmt.Errorf("of %d suites, not of one", len(reports))
+	}
+	if err != nil {
+		return dryRun{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return reports[0], nil
+}
+
+// of tells whether it was asked for the same specs.
+func (d dryRun) of(c SuiteConfig) bool {
+	return strings.Join(d.SuiteConfig.FocusStrings, "\n") == c.Focus && strings.Join(d.SuiteConfig.SkipStrings, "\n") == c.Skip && d.SuiteConfig.LabelFilter == c.Labels
+}
+
+// newer tells whether a file was written after another.
+func newer(file, than string) bool {
+	a, errA := os.Stat(file)
+	b, errB := os.Stat(than)
+	return errA == nil && errB == nil && a.ModTime().After(b.ModTime())
 }
 
 // runSuite writes target.json and runs the suite against the environment. Its JUnit
@@ -164,7 +205,7 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		err := e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
-			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile(), "E2E_ALONE=true"}, goEnv...),
+			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile(), "E2E_ALONE=true", command.Race()}, goEnv...),
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.Flush()
@@ -214,7 +255,7 @@ func (e *SuiteError) Error() string {
 
 // writeTarget describes the deployed environment to the suites.
 func (e *Environment) writeTarget(ctx context.Context) error {
-	nodes, err := e.adapters.Cluster.Nodes(ctx)
+	nodes, err := e.nodes(ctx)
 	if err != nil {
 		return err
 	}
@@ -222,7 +263,7 @@ func (e *Environment) writeTarget(ctx context.Context) error {
 	if !slices.Contains(nodes, first) {
 		return fmt.Errorf("cluster %s: its node %s does not run", e.ClusterName, first)
 	}
-	mapped, err := e.adapters.Cluster.Ports(ctx, first)
+	mapped, err := e.ports(ctx, first)
 	if err != nil {
 		return err
 	}

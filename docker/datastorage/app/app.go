@@ -38,13 +38,8 @@ const (
 	redisUnreachable    = "redis_unreachable"
 )
 
-const (
-	// maxHeaderBytes holds the longest ServiceAccount token several times over.
-	maxHeaderBytes = 16 << 10
-	// receiveBuffer bounds what a connection sends before it is read: HTTP/2 takes a
-	// megabyte of each otherwise, outside of every budget.
-	receiveBuffer = 128 << 10
-)
+// maxHeaderBytes holds the longest ServiceAccount token several times over.
+const maxHeaderBytes = 16 << 10
 
 // reviewQPS is a rate that access reviews never reach: what limits them is the memory
 // of decisions, not a queue inside the client.
@@ -127,9 +122,9 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 	dlq := queue.New(queue.Options{Client: client, Timeout: s.Redis.Timeout})
 	counts := metrics.New(httpapi.Routes())
 	state := health.New(log,
-		health.Check{Reason: databaseUnreachable, Probe: store.Ping},
-		health.Check{Reason: redisUnreachable, Probe: dlq.Ping},
-		health.Check{Reason: "schema_outdated", Probe: store.CheckSchema},
+		health.Check{Reason: databaseUnreachable, Probe: store.Ping, Refuses: postgres.Refuses},
+		health.Check{Reason: redisUnreachable, Probe: dlq.Ping, Refuses: queue.Refuses},
+		health.Check{Reason: "schema_outdated", Probe: store.CheckSchema, Refuses: postgres.Refuses},
 	)
 	reviewer, err := newReviewer(opts, s)
 	if err != nil {
@@ -153,7 +148,7 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 	}
 	app := &App{}
 	err = app.bind(s.Server, log, handler,
-		ops.Handler(log, map[string]http.Handler{"/healthz": state.Handler(), "/readyz": state.Handler()}),
+		ops.Handler(log, map[string]http.Handler{"/healthz": state.Handler(), "/readyz": state.Handler(), "/startupz": state.Handler()}),
 		ops.Handler(log, map[string]http.Handler{"/metrics": counts.Handler()}))
 	if err != nil {
 		return nil, err
@@ -208,7 +203,6 @@ func (a *App) bind(s settings.Server, log *slog.Logger, api, healthz, metricsz h
 		return &http.Server{
 			Handler: handler, ReadTimeout: s.ReadTimeout, WriteTimeout: s.WriteTimeout, IdleTimeout: s.IdleTimeout,
 			MaxHeaderBytes: maxHeaderBytes,
-			HTTP2:          &http.HTTP2Config{MaxReceiveBufferPerConnection: receiveBuffer, MaxReceiveBufferPerStream: receiveBuffer / 2},
 		}
 	}
 	defer func() {

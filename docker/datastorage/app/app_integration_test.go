@@ -213,7 +213,7 @@ server:
   metricsAddr: 127.0.0.1:0
   drainDelay: 100ms
   tls: {certFile: %s, keyFile: %s}
-database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 2s, drainTimeout: 3s}
+database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 1s, drainTimeout: 1500ms}
 redis: {addr: "%s"}
 logging: {level: debug}
 `, write("tls.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))),

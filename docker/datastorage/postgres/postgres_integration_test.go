@@ -593,7 +593,7 @@ func TestSchemaIsCheckedAndMigrationsConverge(t *testing.T) {
 	}
 	write(t, store, testenv.Event(t, "c-1", nil))
 	testenv.Exec(t, config, "DELETE FROM goose_db_version WHERE version_id > 0")
-	if err := store.CheckSchema(t.Context()); err == nil || !strings.Contains(err.Error(), "datastorage migrate") {
+	if err := store.CheckSchema(t.Context()); err == nil || !strings.Contains(err.Error(), "datastorage migrate") || !postgres.Refuses(err) {
 		t.Errorf("an older schema: got %v", err)
 	}
 }
@@ -709,5 +709,28 @@ func TestReadersMeetNoBrokenConnection(t *testing.T) {
 			}
 			testenv.Exec(t, config, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '"+t.Name()+"'")
 		}
+	}
+}
+
+// TestItIsTold: a password that is wrong from a database that is away.
+func TestItIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		change  func(*pgxpool.Config)
+		refused bool
+	}{
+		"a wrong password":         {func(c *pgxpool.Config) { c.ConnConfig.Password = "wrong" }, true},
+		"a role that is not there": {func(c *pgxpool.Config) { c.ConnConfig.User = "nobody" }, true},
+		"a port of nobody's":       {func(c *pgxpool.Config) { c.ConnConfig.Port = 1 }, false},
+	} {
+		config := testenv.Schema(t).Copy() // the schema is removed by the other
+		c.change(config)
+		store, err := postgres.Open(config, postgres.Timeouts{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Ping(t.Context()); err == nil || postgres.Refuses(err) != c.refused {
+			t.Errorf("%s: got %v, want refused: %t", name, err, c.refused)
+		}
+		store.Close()
 	}
 }

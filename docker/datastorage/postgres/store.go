@@ -117,6 +117,15 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.probes.call(ctx, "ping", func(ctx context.Context) error { return s.probes.Ping(ctx) })
 }
 
+// errOutdated says that the database is not ready for this binary.
+var errOutdated = errors.New("schema")
+
+// Refuses reports whether an error says that the database will not serve this binary as it
+// is: it does not let it in (class 28 of SQLSTATE), or has an older schema.
+func Refuses(err error) bool {
+	return strings.HasPrefix(code(err), "28") || errors.Is(err, errOutdated)
+}
+
 // CheckSchema returns nil when the schema is at least the one that this binary was
 // written for.
 func (s *Store) CheckSchema(ctx context.Context) error {
@@ -127,7 +136,7 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 			return err
 		}
 		if version < migrations.Version {
-			return fmt.Errorf("%d is older than %d; run: datastorage migrate", version, migrations.Version)
+			return fmt.Errorf("%w: %d is older than %d; run: datastorage migrate", errOutdated, version, migrations.Version)
 		}
 		return nil
 	})

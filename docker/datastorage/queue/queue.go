@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,6 +134,11 @@ func (q *Queue) dead() string   { return q.keys[2] }
 // Ping returns nil when Redis answers.
 func (q *Queue) Ping(ctx context.Context) error {
 	return q.call(ctx, "ping", func(ctx context.Context) error { return q.client.Ping(ctx).Err() })
+}
+
+// Refuses reports whether an error says that Redis does not let this process in.
+func Refuses(err error) bool {
+	return slices.ContainsFunc([]string{"WRONGPASS", "NOAUTH", "NOPERM"}, func(prefix string) bool { return redis.HasErrorPrefix(err, prefix) })
 }
 
 // Add appends events, all or none, in their order. It goes on when ctx is cancelled. After

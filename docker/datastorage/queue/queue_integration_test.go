@@ -492,3 +492,18 @@ func TestAQueueThatIsAwaySaysSo(t *testing.T) {
 		t.Error("added to nothing")
 	}
 }
+
+// TestItIsTold: a password that is wrong from a Redis that is away.
+func TestItIsTold(t *testing.T) {
+	working, _, _ := testenv.Redis(t)
+	for addr, refused := range map[string]bool{working.Options().Addr: true, "127.0.0.1:1": false} {
+		client := redis.NewClient(&redis.Options{Addr: addr, Username: "nobody", Password: "wrong", MaxRetries: -1, DialerRetries: 1})
+		err := queue.New(queue.Options{Client: client, Timeout: 5 * time.Second}).Ping(t.Context())
+		if err == nil || queue.Refuses(err) != refused {
+			t.Errorf("%s: got %v, want refused: %t", addr, err, refused)
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -59,6 +59,7 @@ type Database struct {
 	User         string        `yaml:"user"`
 	PasswordFile string        `yaml:"passwordFile"` // "" for no password
 	SSLMode      string        `yaml:"sslMode"`      // as in libpq
+	CAFile       string        `yaml:"caFile"`       // PEM, whom to trust with verify-full; the built-in roots when empty
 	Timeout      time.Duration `yaml:"timeout"`      // of a sender's write; one that takes longer goes to the queue
 	DrainTimeout time.Duration `yaml:"drainTimeout"` // of a write from the queue; one that takes longer is set aside in the end
 	ReadTimeout  time.Duration `yaml:"readTimeout"`  // of a page
@@ -84,6 +85,7 @@ func (a Account) Password() (string, error) {
 type Redis struct {
 	Addr         string        `yaml:"addr"`
 	PasswordFile string        `yaml:"passwordFile"` // "" for no password
+	CAFile       string        `yaml:"caFile"`       // PEM, whom to trust; "" for no TLS
 	Timeout      time.Duration `yaml:"timeout"`      // of one call
 }
 
@@ -202,6 +204,7 @@ func (s *Settings) checkDatabase(found *config.Problems) {
 	default:
 		found.Add("database.sslMode", v.SSLMode, "disable, allow, prefer, require, verify-ca or verify-full")
 	}
+	found.Check(v.CAFile == "" || v.SSLMode == "verify-full", "database.caFile", v.CAFile, "only with database.sslMode verify-full")
 }
 
 func (s *Settings) checkRedis(found *config.Problems) {
@@ -217,8 +220,8 @@ func (s *Settings) checkLogging(found *config.Problems) {
 	s.Logging.Level = level
 }
 
-// Pool returns the configuration of the connections to PostgreSQL. It reads the
-// password's file, again for connections that are made later.
+// Pool returns the configuration of the connections to PostgreSQL. It reads the files of
+// the password and the CA, again for connections that are made later.
 func (d Database) Pool() (*pgxpool.Config, error) {
 	password, err := secret(d.PasswordFile)
 	if err != nil {
@@ -232,9 +235,20 @@ func (d Database) Pool() (*pgxpool.Config, error) {
 	}
 	pool.ConnConfig.Password = password
 	renewed := reload.Secret(d.PasswordFile)
+	trust := func(*pgx.ConnConfig) error { return nil }
+	if d.CAFile != "" {
+		roots := reload.Roots(d.CAFile)
+		trust = func(c *pgx.ConnConfig) (err error) {
+			c.TLSConfig.RootCAs, err = roots()
+			return err
+		}
+		if err := trust(pool.ConnConfig); err != nil {
+			return nil, fmt.Errorf("database.caFile: %w", err)
+		}
+	}
 	pool.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) (err error) {
 		c.Password, err = renewed()
-		return err
+		return errors.Join(err, trust(c))
 	}
 	return pool, nil
 }
@@ -244,15 +258,15 @@ func quoted(text string) string {
 	return strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text)
 }
 
-// Client returns a client of Redis; it connects when it is used. It reads the
-// password's file, again for connections that are made later. The caller closes it.
+// Client returns a client of Redis; it connects when it is used. It reads the files of the
+// password and the CA, again for connections that are made later. The caller closes it.
 func (r Redis) Client() (*redis.Client, error) {
 	password, err := secret(r.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("redis.passwordFile: %w", err)
 	}
 	renewed := reload.Secret(r.PasswordFile)
-	return redis.NewClient(&redis.Options{
+	options := &redis.Options{
 		Addr: r.Addr, Password: password, ContextTimeoutEnabled: true,
 		CredentialsProviderContext: func(context.Context) (user, password string, err error) {
 			password, err = renewed()
@@ -262,7 +276,22 @@ func (r Redis) Client() (*redis.Client, error) {
 		// One retry finds a connection that broke while it was idle; more would
 		// only use up the sender's time.
 		MaxRetries: 1, DialerRetries: 1,
-	}), nil
+	}
+	if r.CAFile != "" {
+		roots := reload.Roots(r.CAFile)
+		if _, err := roots(); err != nil {
+			return nil, fmt.Errorf("redis.caFile: %w", err)
+		}
+		options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			trusted, err := roots()
+			if err != nil {
+				return nil, err
+			}
+			dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: r.Timeout}, Config: &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}}
+			return dialer.DialContext(ctx, network, addr)
+		}
+	}
+	return redis.NewClient(options), nil
 }
 
 // Config returns what the API's listener needs, or nil for a listener without TLS.

@@ -1,7 +1,18 @@
 package settings
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +47,19 @@ func TestLoadFillsDefaults(t *testing.T) {
 	}
 }
 
+// TestManifest holds the configurations that are deployed to what is allowed.
+func TestManifest(t *testing.T) {
+	for cluster, delay := range map[string]time.Duration{"base": 5 * time.Second, "kind": 200 * time.Millisecond} {
+		s, err := Load("../../../manifests/datastorage/" + cluster + "/config.yaml")
+		if err != nil || s.Server.DrainDelay != delay {
+			t.Errorf("%s: got %+v, %v", cluster, s.Server, err)
+		}
+	}
+	if _, err := LoadDatabase("../../../manifests/migrations/base/config.yaml"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"an unknown key":              {"server: {listen: x}", "server.listen: not allowed; allowed: only"},
@@ -53,6 +77,7 @@ func TestLoadRefuses(t *testing.T) {
 		"half of an account":          {"database: {server: {user: x}}", "database.server: not allowed; allowed: user and passwordFile together"},
 		"the owner as the server":     {"database: {user: x, server: {user: x, passwordFile: f}}", `database.server.user: "x" not allowed; allowed: another role`},
 		"an unknown mode":             {"database: {sslMode: maybe}", `database.sslMode: "maybe" not allowed`},
+		"a CA that is not asked":      {"database: {sslMode: require, caFile: f}", "database.caFile: \"f\" not allowed; allowed: only with database.sslMode verify-full"},
 		"an unknown level":            {"logging: {level: loud}", `logging.level: "loud" not allowed; allowed: debug, info, warn or error`},
 		"a negative delay":            {"server: {drainDelay: -1s}", "server.drainDelay: -1s not allowed"},
 		"no memory of what was asked": {"auth: {allowCacheTTL: 0s}", "auth.allowCacheTTL: 0s not allowed"},
@@ -146,4 +171,84 @@ func TestARenewedPasswordIsUsed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestARenewedAuthorityIsTrusted: for connections that are made after it was renewed, and
+// no other authority is.
+func TestARenewedAuthorityIsTrusted(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	addr := server.Listener.Addr().String()
+	own := server.Certificate().Raw
+	synctest.Test(t, func(t *testing.T) {
+		d, r := Default().Database, Default().Redis
+		d.Host, d.Name, d.User, d.SSLMode, d.CAFile = "127.0.0.1", "a", "u", "verify-full", file(t, "ca.crt", "")
+		r.Addr, r.CAFile = addr, d.CAFile
+		if _, err := d.Pool(); err == nil || !strings.Contains(err.Error(), "database.caFile: ") {
+			t.Errorf("PostgreSQL, no certificate: got %v", err)
+		}
+		if _, err := r.Client(); err == nil || !strings.Contains(err.Error(), "redis.caFile: ") {
+			t.Errorf("Redis, no certificate: got %v", err)
+		}
+		authority(t, d.CAFile, foreign(t))
+		pool, err := d.Pool()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := r.Client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		postgres := func() error {
+			config := pool.ConnConfig.Copy()
+			if err := pool.BeforeConnect(t.Context(), config); err != nil {
+				return err
+			}
+			return closed((&tls.Dialer{Config: config.TLSConfig}).DialContext(t.Context(), "tcp", addr))
+		}
+		redis := func() error { return closed(client.Options().Dialer(t.Context(), "tcp", addr)) }
+		for name, dial := range map[string]func() error{"PostgreSQL": postgres, "Redis": redis} {
+			if err := dial(); !errors.As(err, new(x509.UnknownAuthorityError)) {
+				t.Errorf("%s with a foreign CA: got %v", name, err)
+			}
+		}
+		authority(t, d.CAFile, own)
+		<-time.After(time.Minute)
+		for name, dial := range map[string]func() error{"PostgreSQL": postgres, "Redis": redis} {
+			if err := dial(); err != nil {
+				t.Errorf("%s with the renewed CA: got %v", name, err)
+			}
+		}
+	})
+}
+
+func closed(conn net.Conn, err error) error {
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// authority writes a certificate where the client looks for its CA.
+func authority(t *testing.T, path string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// foreign is a certificate that has signed nothing.
+func foreign(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }

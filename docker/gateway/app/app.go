@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -150,8 +151,9 @@ func connect(cfg *rest.Config) (cluster, error) {
 	return cluster{cfg, objects, reviews, meta}, nil
 }
 
-// dataStorageClients returns an HTTP client that sends the token for DataStorage, whose
-// file client-go reads again before it expires, and one for probes, which need none.
+// dataStorageClients returns an HTTP client that sends the token for DataStorage, and one
+// for probes, which need none. client-go reads the files again: the token's before it
+// expires, the CA's every five minutes.
 func dataStorageClients(cfg DataStorageConfig) (writes, probes *http.Client, err error) {
 	trust := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: cfg.CAFile}, UserAgent: "gateway"}
 	if probes, err = rest.HTTPClientFor(trust); err != nil {
@@ -217,7 +219,10 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 		Now:           time.Now,
 	})
 	state := health.New(log,
-		health.Check{Reason: "api_server_unreachable", Probe: probeCluster(cluster.objects, opts.Namespace)},
+		health.Check{
+			Reason: "api_server_unreachable", Probe: probeCluster(cluster.objects, opts.Namespace),
+			Refuses: func(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) },
+		},
 		health.Check{Reason: "datastorage_unreachable", Probe: probeDataStorage(probes, cfg.DataStorage.HealthURL)},
 	)
 	a := &App{}
@@ -262,7 +267,7 @@ func (a *App) bind(cfg ServerConfig, log *slog.Logger, api http.Handler, state *
 		}
 	}()
 	if a.health, err = lifecycle.Bind("health", cfg.HealthAddr, opsServer(ops.Handler(log, map[string]http.Handler{
-		"/healthz": state.Handler(), "/readyz": state.Handler(),
+		"/healthz": state.Handler(), "/readyz": state.Handler(), "/startupz": state.Handler(),
 	})), log); err != nil {
 		return err
 	}

@@ -111,13 +111,15 @@ func TestEveryProblemIsTold(t *testing.T) {
 	}
 }
 
-// TestManifest holds the configuration that is deployed to what is allowed.
+// TestManifest holds the configurations that are deployed to what is allowed.
 func TestManifest(t *testing.T) {
-	cfg, err := loadConfig("../../../manifests/gateway/base/config.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cfg.Server.DrainDelay != time.Second || cfg.Server.ListenAddr != ":8080" {
-		t.Errorf("got %+v", cfg.Server)
+	for cluster, delay := range map[string]time.Duration{"base": 5 * time.Second, "kind": time.Second} {
+		cfg, err := loadConfig("../../../manifests/gateway/" + cluster + "/config.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.Server.DrainDelay != delay || cfg.Server.ListenAddr != ":8080" {
+			t.Errorf("%s: got %+v", cluster, cfg.Server)
+		}
 	}
 }

@@ -1,11 +1,14 @@
-// Package health says whether the process lives (/healthz) and whether what it
-// depends on answers (/readyz). The dependencies are probed in the background; a
-// request is answered from the last probes and never waits for one.
+// Package health says whether the process lives (/healthz), whether what it depends on
+// answers (/readyz), and whether it may take the place of another (/startupz). The
+// dependencies are probed in the background; a request is answered from the last probes,
+// and only /startupz waits, for the first ones.
 package health
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -40,6 +43,17 @@ type Check struct {
 	// It is called every second while it holds, every 250 ms while it does not, and ctx
 	// ends after 2 s.
 	Probe func(ctx context.Context) error
+	// Refuses reports whether an error of Probe says that the dependency is there and will
+	// not have this process as it is, which waiting does not mend: a wrong password, a
+	// missing permission. Nil for none. A certificate of an authority that is not trusted, or
+	// for another name, is that in any case.
+	Refuses func(err error) bool
+}
+
+func (c Check) refuses(err error) bool {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	return errors.As(err, &authority) || errors.As(err, &name) || c.Refuses != nil && c.Refuses(err)
 }
 
 // condition is what is known of a check.
@@ -49,6 +63,7 @@ const (
 	unknown condition = iota // not probed yet
 	passing
 	failing
+	refused // failing too
 )
 
 // Health knows the state of a process. It is safe for concurrent use.
@@ -58,13 +73,20 @@ type Health struct {
 
 	mu       sync.Mutex
 	known    []condition // by check
+	unprobed int         // how many checks
 	stopping bool
+
+	probed chan struct{} // closed once every check has been probed
 }
 
 // New returns a Health that is not ready before each check has passed once. The
 // order of checks matters: the first that fails gives the reason.
 func New(log *slog.Logger, checks ...Check) *Health {
-	return &Health{log: log, checks: checks, known: make([]condition, len(checks))}
+	h := &Health{log: log, checks: checks, known: make([]condition, len(checks)), unprobed: len(checks), probed: make(chan struct{})}
+	if len(checks) == 0 {
+		close(h.probed)
+	}
+	return h
 }
 
 // Run probes until ctx ends, and returns nil then.
@@ -98,6 +120,9 @@ func (h *Health) watch(ctx context.Context, i int) {
 		now, period := passing, passingPeriod
 		if err != nil {
 			now, period = failing, failingPeriod
+			if check.refuses(err) {
+				now = refused
+			}
 		}
 		if h.set(i, now) {
 			if err != nil {
@@ -115,6 +140,11 @@ func (h *Health) set(i int, now condition) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changed = h.known[i] != now
+	if h.known[i] == unknown {
+		if h.unprobed--; h.unprobed == 0 {
+			close(h.probed)
+		}
+	}
 	h.known[i] = now
 	return changed
 }
@@ -147,16 +177,17 @@ func (h *Health) Failed(reason string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i := slices.IndexFunc(h.checks, func(c Check) bool { return c.Reason == reason })
-	return i >= 0 && h.known[i] == failing
+	return i >= 0 && h.known[i] >= failing
 }
 
-// Handler serves /healthz and /readyz.
+// Handler serves /healthz, /readyz and /startupz.
 func (h *Health) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		write(w, http.StatusOK, state{Status: "ok"})
 	})
 	mux.HandleFunc("GET /readyz", h.Ready)
+	mux.HandleFunc("GET /startupz", h.started)
 	return mux
 }
 
@@ -168,6 +199,25 @@ func (h *Health) Ready(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	write(w, http.StatusOK, state{Status: "ready"})
+}
+
+// started answers 200 when no dependency refuses this process, and 503 with the reason
+// otherwise. One that is away does not matter: what is to be done without it has to be done
+// by a new process, too. It waits until every check has been probed once.
+func (h *Health) started(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-h.probed:
+	case <-r.Context().Done():
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, known := range h.known {
+		if known == unknown || known == refused {
+			write(w, http.StatusServiceUnavailable, state{Status: "not_started", Reason: h.checks[i].Reason})
+			return
+		}
+	}
+	write(w, http.StatusOK, state{Status: "started"})
 }
 
 type state struct {

@@ -3,7 +3,10 @@ package health
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -153,8 +156,58 @@ func TestAProbeThatPanicsIsOneThatFails(t *testing.T) {
 	})
 }
 
+// TestItMayTakeAnothersPlace: unless it is refused. What is away might come.
+func TestItMayTakeAnothersPlace(t *testing.T) {
+	denied := errors.New("denied")
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"with all that it needs": {nil, `OK {"status":"started"}`},
+		"without a database":     {errors.New("connection refused"), `OK {"status":"started"}`},
+		"when it is not let in":  {fmt.Errorf("ping: %w", denied), `Service Unavailable {"status":"not_started","reason":"database_unreachable"}`},
+		"when it does not trust": {
+			&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, `Service Unavailable {"status":"not_started","reason":"database_unreachable"}`,
+		},
+		"when it meets another":     {x509.HostnameError{Certificate: &x509.Certificate{}}, `Service Unavailable {"status":"not_started","reason":"database_unreachable"}`},
+		"when what it meets is old": {x509.CertificateInvalidError{Reason: x509.Expired}, `OK {"status":"started"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				slow, fast := make(chan error), &dependency{}
+				h := New(slog.New(slog.DiscardHandler), Check{Reason: "redis_unreachable", Probe: fast.probe}, Check{
+					Reason: "database_unreachable", Probe: func(context.Context) error { return <-slow },
+					Refuses: func(err error) bool { return errors.Is(err, denied) },
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() { _ = h.Run(ctx) }()
+				answer := make(chan string)
+				go func() { answer <- ask(h, "/startupz") }()
+				<-time.After(time.Second)
+				select {
+				case got := <-answer:
+					t.Errorf("before all is known: got %s", got)
+				default:
+				}
+				slow <- c.err
+				if got := <-answer; got != c.want {
+					t.Errorf("got %s, want %s", got, c.want)
+				}
+				if failed := h.Failed("database_unreachable"); failed != (c.err != nil) {
+					t.Errorf("failed: %t after %v", failed, c.err)
+				}
+				cancel()
+				close(slow)
+			})
+		})
+	}
+}
+
 func TestWithoutChecksItIsReady(t *testing.T) {
 	if got := ask(New(slog.New(slog.DiscardHandler)), "/readyz"); got != ready {
+		t.Errorf("got %s", got)
+	}
+	if got := ask(New(slog.New(slog.DiscardHandler)), "/startupz"); got != `OK {"status":"started"}` {
 		t.Errorf("got %s", got)
 	}
 }

@@ -19,6 +19,9 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	// maxHeaderBytes holds the longest ServiceAccount token many times over.
 	maxHeaderBytes = 64 << 10
+	// receiveBuffer bounds what a connection sends before it is read: HTTP/2 takes a
+	// megabyte of each otherwise, outside of every budget.
+	receiveBuffer = 128 << 10
 )
 
 // Server is an HTTP server whose port is bound already, so that its address is
@@ -33,7 +36,7 @@ type Server struct {
 }
 
 // Bind opens addr ("host:port", port 0 for a free one) for srv. ReadHeaderTimeout,
-// MaxHeaderBytes and ErrorLog get defaults; TLS is served when srv.TLSConfig is set,
+// MaxHeaderBytes, HTTP2 and ErrorLog get defaults; TLS is served when srv.TLSConfig is set,
 // which then holds the certificate.
 // The caller hands the Server to Run, which closes it.
 func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error) {
@@ -50,6 +53,9 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 	}
 	if srv.MaxHeaderBytes == 0 {
 		srv.MaxHeaderBytes = maxHeaderBytes
+	}
+	if srv.HTTP2 == nil {
+		srv.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: receiveBuffer, MaxReceiveBufferPerStream: receiveBuffer / 2}
 	}
 	if srv.ErrorLog == nil {
 		srv.ErrorLog = slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelDebug)

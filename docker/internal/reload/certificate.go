@@ -1,21 +1,23 @@
-// Package reload reads again what is renewed in files while a service runs: certificates
-// and passwords, as Kubernetes and cert-manager bring them.
+// Package reload reads again what is renewed in files while a service runs: certificates,
+// authorities and passwords, as Kubernetes and cert-manager bring them.
 package reload
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"os"
 	"strings"
 	"sync"
 	"time"
 )
 
-// maxAge is how long what was renewed may lie unused. Kubernetes itself takes up to a
-// minute to bring it to a pod.
-const maxAge = 10 * time.Second
+// maxAge is how long what was renewed may lie unused. Reading is cheap; with every
+// connection it would not be. Kubernetes itself takes up to a minute to bring it to a pod.
+const maxAge = time.Second
 
 // TLS returns the configuration of a server with the key pair in these PEM files, which
-// is read again when it is older than ten seconds. While the files cannot be read the
+// is read again when it is older than a second. While the files cannot be read the
 // pair that is known goes on being served; at first they have to be readable.
 func TLS(certFile, keyFile string) (*tls.Config, error) {
 	pair := &value[*tls.Certificate]{read: func() (*tls.Certificate, error) {
@@ -29,6 +31,23 @@ func TLS(certFile, keyFile string) (*tls.Config, error) {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.get() },
 	}, nil
+}
+
+// Roots returns a function that tells which authorities a PEM file names, as TLS does for a
+// key pair.
+func Roots(caFile string) func() (*x509.CertPool, error) {
+	roots := &value[*x509.CertPool]{read: func() (*x509.CertPool, error) {
+		data, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, err
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(data) {
+			return nil, errors.New(caFile + ": holds no certificate")
+		}
+		return pool, nil
+	}}
+	return roots.get
 }
 
 // Secret returns a function that tells the text in a file without the line break that

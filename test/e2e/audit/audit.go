@@ -5,22 +5,16 @@ package audit
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
-
 	"kubernaut.ai/e2e/docker/datastorage/api/client"
 	"kubernaut.ai/e2e/test/e2e/cluster"
 )
 
-// serverName is a name that DataStorage's certificate is for, whatever host and port
-// lead there from outside.
+// serverName is a name that DataStorage's certificate is for.
 const serverName = "data-storage-service"
 
 // pageSize is the most that DataStorage returns at once.
@@ -37,7 +31,7 @@ type Trail struct {
 // Connect returns a client that trusts the environment's CA and sends the token. Its
 // transport passes through wrap.
 func Connect(ctx context.Context, c *cluster.Cluster, token string, wrap func(http.RoundTripper) http.RoundTripper) (*Trail, error) {
-	roots, err := Roots(ctx, c)
+	config, err := c.TLS(ctx, serverName)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +40,7 @@ func Connect(ctx context.Context, c *cluster.Cluster, token string, wrap func(ht
 		return nil, err
 	}
 	transport := &http.Transport{
-		TLSClientConfig:     &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:     config,
 		MaxIdleConnsPerHost: 64,
 	}
 	return New("https://"+address, token, &http.Client{Transport: wrap(transport)})
@@ -68,19 +62,6 @@ func New(url, token string, doer *http.Client) (*Trail, error) {
 
 // As is the same client with another token; empty sends none.
 func (t *Trail) As(token string) (*Trail, error) { return New(t.URL, token, t.HTTP) }
-
-// Roots is the environment's CA.
-func Roots(ctx context.Context, c *cluster.Cluster) (*x509.CertPool, error) {
-	bundle := &corev1.ConfigMap{}
-	if err := c.API.Get(ctx, ctrlclient.ObjectKey{Namespace: c.Target.Namespace, Name: "e2e-ca"}, bundle); err != nil {
-		return nil, fmt.Errorf("ConfigMap/e2e-ca: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(bundle.Data["ca.crt"])) {
-		return nil, fmt.Errorf("ConfigMap/e2e-ca: ca.crt: no certificate")
-	}
-	return roots, nil
-}
 
 // Of returns all events of a correlation id in the order in which they were chained.
 func (t *Trail) Of(ctx context.Context, correlationID string) ([]client.Event, error) {

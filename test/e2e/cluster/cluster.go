@@ -4,10 +4,13 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -54,6 +57,20 @@ func Connect(t *target.Target) (*Cluster, error) {
 		return nil, fmt.Errorf("cluster %s: %w", t.Cluster, err)
 	}
 	return &Cluster{Target: t, API: api, Kube: kube, config: config}, nil
+}
+
+// TLS is how to connect to a service whose certificate the environment's CA has signed for
+// this name, whatever host and port lead there from outside.
+func (c *Cluster) TLS(ctx context.Context, service string) (*tls.Config, error) {
+	bundle := &corev1.ConfigMap{}
+	if err := c.API.Get(ctx, client.ObjectKey{Namespace: c.Target.Namespace, Name: "kubernaut-ca"}, bundle); err != nil {
+		return nil, fmt.Errorf("ConfigMap/kubernaut-ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(bundle.Data["ca.crt"])) {
+		return nil, errors.New("ConfigMap/kubernaut-ca: ca.crt: no certificate")
+	}
+	return &tls.Config{RootCAs: roots, ServerName: service, MinVersion: tls.VersionTLS12}, nil
 }
 
 // Await returns when done says that the named object is as it should be; obj then holds

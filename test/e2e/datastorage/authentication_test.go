@@ -98,7 +98,6 @@ var _ = Describe("A caller", func() {
 var _ = Describe("The connection", func() {
 	// ask sends a request with other TLS settings.
 	ask := func(ctx SpecContext, config *tls.Config) error {
-		config.ServerName = service
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 		request := must(http.NewRequestWithContext(ctx, http.MethodGet, storage.URL+"/readyz", nil))
 		_, err := Send(client, request)
@@ -106,15 +105,16 @@ var _ = Describe("The connection", func() {
 	}
 
 	It("is trusted by whoever has the environment's CA", SpecTimeout(brief), func(ctx SpecContext) {
-		Expect(ask(ctx, &tls.Config{RootCAs: must(audit.Roots(ctx, kube))})).To(Succeed())
+		Expect(ask(ctx, must(kube.TLS(ctx, service)))).To(Succeed())
 	})
 
 	It("is not trusted by anybody else", SpecTimeout(brief), func(ctx SpecContext) {
-		Expect(ask(ctx, &tls.Config{RootCAs: x509.NewCertPool()})).To(MatchError(ContainSubstring("unknown authority")))
+		Expect(ask(ctx, &tls.Config{RootCAs: x509.NewCertPool(), ServerName: service})).To(MatchError(ContainSubstring("unknown authority")))
 	})
 
 	It("is not made with a TLS version of the past", SpecTimeout(brief), func(ctx SpecContext) {
-		old := &tls.Config{RootCAs: must(audit.Roots(ctx, kube)), MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+		old := must(kube.TLS(ctx, service))
+		old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 		Expect(ask(ctx, old)).To(MatchError(ContainSubstring("protocol version")))
 	})
 

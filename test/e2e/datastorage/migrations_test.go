@@ -27,6 +27,7 @@ func migrations(ctx context.Context, database string) *batchv1.Job {
 	name := uniqueName("migrations")
 	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: kube.Target.Namespace, Name: name}}
 	job.Spec.Template.Spec = deployed.Spec.Template.Spec
+	job.Spec.Template.Labels = map[string]string{"app.kubernetes.io/name": "migrations"} // lets it through to the database
 	job.Spec.BackoffLimit = new(int32(0))
 	for i, volume := range job.Spec.Template.Spec.Volumes {
 		if database != "" && volume.ConfigMap != nil {

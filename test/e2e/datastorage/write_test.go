@@ -291,7 +291,7 @@ var _ = Describe("A body", func() {
 var _ = Describe("Callers that send slowly", Serial, func() {
 	It("do not hold up the others", SpecTimeout(brief), func(ctx SpecContext) {
 		for range 3 {
-			slow := must((&tls.Dialer{Config: &tls.Config{RootCAs: must(audit.Roots(ctx, kube)), ServerName: service}}).
+			slow := must((&tls.Dialer{Config: must(kube.TLS(ctx, service))}).
 				DialContext(ctx, "tcp", strings.TrimPrefix(storage.URL, "https://")))
 			DeferCleanup(slow.Close)
 			must(fmt.Fprintf(slow, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",

@@ -275,7 +275,7 @@ func deployOwn(ctx context.Context, own faults.App, account, token string) {
 	GinkgoHelper()
 	deployed := &appsv1.Deployment{}
 	Expect(kube.API.Get(ctx, client.ObjectKey{Namespace: kube.Target.Namespace, Name: "alertmanager"}, deployed)).To(Succeed())
-	labels := map[string]string{"app.kubernetes.io/name": own.Name}
+	labels := map[string]string{"app.kubernetes.io/name": own.Name, "kubernaut.ai/sends": "signals"}
 	made := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: deployed.Namespace, Name: own.Name, Labels: labels}, Spec: deployed.Spec}
 	made.Spec.Selector, made.Spec.Template.Labels = &metav1.LabelSelector{MatchLabels: labels}, labels
 	made.Spec.Template.Spec.ServiceAccountName = account

@@ -55,7 +55,7 @@ func blow(ctx context.Context) *storm {
 	s := &storm{
 		ns: ns, stop: stop, done: make(chan struct{}), accepted: map[string]int{}, unsure: map[string]int{},
 		sender: &signals.Sender{URL: gateway.URL, Token: gateway.Token,
-			Client: &http.Client{Transport: said.Transport(&http.Transport{DisableKeepAlives: true}), Timeout: settled}},
+			Client: &http.Client{Transport: said.Transport(&http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}), Timeout: settled}},
 	}
 	go s.run(sending)
 	return s

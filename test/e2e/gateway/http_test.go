@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -71,7 +72,7 @@ type held struct {
 // hold begins a request and returns when the Gateway has begun to read its body, which
 // it says with 100 Continue. The spec finishes it.
 func hold(ctx context.Context, body []byte) (*held, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(gateway.URL, "http://"))
+	conn, err := (&tls.Dialer{Config: secure}).DialContext(ctx, "tcp", strings.TrimPrefix(gateway.URL, "https://"))
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +237,7 @@ var _ = Describe("A browser", func() {
 
 var _ = Describe("A connection that only begins a request", func() {
 	It("is dropped", SpecTimeout(broken), func(ctx SpecContext) {
-		conn := must((&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(gateway.URL, "http://")))
+		conn := must((&tls.Dialer{Config: secure}).DialContext(ctx, "tcp", strings.TrimPrefix(gateway.URL, "https://")))
 		DeferCleanup(conn.Close)
 		deadline, _ := ctx.Deadline()
 		Expect(conn.SetDeadline(deadline)).To(Succeed())

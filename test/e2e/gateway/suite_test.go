@@ -5,6 +5,7 @@ package gateway_test
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -84,9 +85,10 @@ var (
 	said    = &journal.Journal{}
 	common  *workloads.Namespace // the process's, managed: a namespace for every spec would cost the controllers minutes
 
-	opsClient = &http.Client{Transport: said.Transport(&http.Transport{DisableKeepAlives: true}), Timeout: settled}
-	healthAt  string // host:port of /healthz and /readyz
-	metricsAt string // host:port of /metrics
+	opsClient *http.Client
+	secure    *tls.Config // of connections to the Gateway
+	healthAt  string      // host:port of /healthz and /readyz
+	metricsAt string      // host:port of /metrics
 )
 
 // The apps of the environment.
@@ -123,10 +125,12 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 	run = must(session.Decode(payload))
 	kube = must(cluster.Connect(run.Target))
 	world = &faults.Injector{Cluster: kube, Runner: command.Local{}, Tell: tell}
+	secure = must(kube.TLS(ctx, "gateway-service"))
+	opsClient = &http.Client{Transport: said.Transport(&http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}), Timeout: settled}
 	healthAt = must(run.Target.Address("gateway-ops", "health"))
 	metricsAt = must(run.Target.Address("gateway-ops", "metrics"))
 	gateway = &signals.Sender{
-		URL:    "http://" + must(run.Target.Address("gateway-service", "api")),
+		URL:    "https://" + must(run.Target.Address("gateway-service", "api")),
 		Token:  run.Tokens["sender"],
 		Client: &http.Client{Transport: said.Transport(newTransport())},
 	}
@@ -181,6 +185,7 @@ func must2[A, B any](a A, b B, err error) (A, B) {
 func newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: settled}).DialContext,
+		TLSClientConfig:     secure,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     settled,
 	}

@@ -21,7 +21,7 @@ const (
 
 // Sender is one client of the Gateway. It is safe for concurrent use.
 type Sender struct {
-	URL    string // http://host:port
+	URL    string // https://host:port
 	Token  string // bearer token; empty sends none
 	Client *http.Client
 }

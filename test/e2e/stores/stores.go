@@ -32,8 +32,11 @@ func Postgres(ctx context.Context, c *cluster.Cluster, database string) (*pgx.Co
 	if err != nil {
 		return nil, err
 	}
-	config, err := pgx.ParseConfig("sslmode=disable")
+	config, err := pgx.ParseConfig("sslmode=require") // how is said below
 	if err != nil {
+		return nil, err
+	}
+	if config.TLSConfig, err = c.TLS(ctx, "postgresql"); err != nil {
 		return nil, err
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
@@ -61,10 +64,14 @@ func Redis(ctx context.Context, c *cluster.Cluster) (*redis.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	secure, err := c.TLS(ctx, "redis")
+	if err != nil {
+		return nil, err
+	}
 	// One attempt is one: who looks whether Redis is there wants to know it of now. What
 	// goes wrong is returned, and the library's own lines would only say it again.
 	logging.Disable()
-	return redis.NewClient(&redis.Options{Addr: address, Password: password, DialerRetries: 1}), nil
+	return redis.NewClient(&redis.Options{Addr: address, Password: password, TLSConfig: secure, DialerRetries: 1}), nil
 }
 
 func password(ctx context.Context, c *cluster.Cluster, name string) (string, error) {

@@ -89,7 +89,7 @@ func (c Checks) test(ctx context.Context, env []string, tier, tags string, packa
 	passed := true
 	for _, args := range runs {
 		// The race detector needs cgo.
-		err := c.run(ctx, append([]string{"CGO_ENABLED=1"}, env...), c.Out, c.Progress, args...)
+		err := c.run(ctx, append([]string{"CGO_ENABLED=1", command.Race()}, env...), c.Out, c.Progress, args...)
 		var failed *command.Error
 		if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
 			passed = false
