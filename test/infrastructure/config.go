@@ -54,11 +54,11 @@ const (
 // Config is what the process environment says. It is read and checked once and
 // does not change afterwards.
 type Config struct {
-	Engine      string      // E2E_ENGINE: podman or docker; empty takes the first that works
-	ImagePolicy ImagePolicy // E2E_IMAGES: auto (default), pull or build
-	Keep        KeepPolicy  // E2E_KEEP: failure, always or never; default failure, in CI never
-	Variant     Variant     // E2E_COVERAGE: true selects Coverage
-	CoverageMin float64     // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
+	Engine      string         // E2E_ENGINE: podman or docker; empty takes the first that works
+	ImagePolicy ImagePolicy    // E2E_IMAGES: auto (default), pull or build
+	Keep        KeepPolicy     // E2E_KEEP: failure, always or never; default failure, in CI never
+	Variant     Variant        // E2E_COVERAGE: true selects Coverage
+	CoverageMin float64        // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
 	Budgets     report.Budgets // E2E_BUDGET: how long parts of a run may take, e.g. setup=45s,gateway=100s; empty bounds nothing
 	Suite       SuiteConfig
 	// Deadlines are E2E_TIMEOUT_BUILD, _OBTAIN, _CLUSTER, _LOAD, _DEPLOY, _SUITE, _PROGRAM,

@@ -37,6 +37,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/monitor"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -93,6 +94,8 @@ type Adapters struct {
 	// ctx ends; both show what they see.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
 	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error
+	// Monitor begins to watch what the run uses; nil watches nothing.
+	Monitor func(context.Context, monitor.Options, *timeline.Recorder) *monitor.Monitor
 }
 
 // Environment is a plan and the adapters that carry it out. Its methods are safe
@@ -122,10 +125,11 @@ type Environment struct {
 	running    []string                        // the nodes; empty until asked
 	mapped     map[cluster.Port]string         // of the first node; nil until asked
 	nodeImages map[string]func() (map[string]bool, error)
-	selected   map[string]int // specs that E2E_FOCUS and its like select, by suite
-	specs      []error        // suites in which specs failed
-	failure    error          // the first step's that failed otherwise
-	unfollow   func() error   // ends the watch of the pods; nil while there is none
+	selected   map[string]int   // specs that E2E_FOCUS and its like select, by suite
+	specs      []error          // suites in which specs failed
+	failure    error            // the first step's that failed otherwise
+	unfollow   func() error     // ends the watch of the pods; nil while there is none
+	watch      *monitor.Monitor // nil while there is none
 }
 
 // Screen is where progress goes, and results.
@@ -177,6 +181,7 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		Register:   func() { plan.cluster().Register(engineName, time.Now()) },
 		Stop:       coverage.Stop,
 		Follow:     coverage.Follow,
+		Monitor:    monitor.Start,
 	}
 }
 
@@ -238,7 +243,31 @@ func (p *Plan) lock(ctx context.Context, out io.Writer) (*checkout.Lock, error) 
 }
 
 // Close gives up the cluster's lock. The environment does nothing more.
-func (e *Environment) Close() error { return e.lock.Release() }
+func (e *Environment) Close() error {
+	e.unwatch(e.run)
+	return e.lock.Release()
+}
+
+// monitor begins to watch what the run uses, once. What is part of another run is watched
+// there.
+func (e *Environment) monitor() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.watch == nil && e.lock != nil && e.adapters.Monitor != nil {
+		e.watch = e.adapters.Monitor(context.WithoutCancel(e.run), monitor.Options{
+			Proc: "/proc", Kubeconfig: e.state.Kubeconfig(), Namespaces: append(e.namespaces(), "kube-system"),
+		}, e.Timeline)
+	}
+}
+
+// unwatch ends the watch, with a last look at the cluster unless ctx has ended.
+func (e *Environment) unwatch(ctx context.Context) {
+	e.mu.Lock()
+	watch := e.watch
+	e.watch = nil
+	e.mu.Unlock()
+	watch.Stop(ctx)
+}
 
 // Variation returns an environment for the same cluster whose plan differs by what
 // change does to it. It knows what has been built here, keeps its evidence in a folder
@@ -266,6 +295,7 @@ func (e *Environment) Do(ctx context.Context, p Phase) (err error) {
 			e.fail(err)
 		}
 	}()
+	e.monitor()
 	switch p.Kind {
 	case CompileServices:
 		return e.compileServices(ctx)

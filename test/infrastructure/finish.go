@@ -72,6 +72,7 @@ func (e *Environment) Diagnose(ctx context.Context, err error) error {
 // diagnose returns the first failure, after gathering what a cluster can tell.
 func (e *Environment) diagnose(ctx context.Context, err error) error {
 	err = e.outcome(err)
+	e.unwatch(ctx)
 	// An interrupted run has five seconds in all, and whoever interrupted it knows why.
 	if err == nil || ctx.Err() != nil {
 		return err

@@ -41,6 +41,12 @@ func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) 
 	return plan.checks(out, progress).Integration(ctx, servers.Env())
 }
 
+// BrowserTests look at pages of made-up runs in a real browser, and leave pictures of them in
+// .e2e/build/pages.
+func BrowserTests(ctx context.Context, plan *Plan, out, progress io.Writer) error {
+	return plan.checks(out, progress).Browser(ctx, plan.cluster().Path("build", "pages"))
+}
+
 // obtained is the engine and the reference of a third-party image, which is got
 // first if need be: a host without the servers' programs runs them in containers.
 func (p *Plan) obtained(ctx context.Context, name string, progress io.Writer) (engine, ref string, err error) {

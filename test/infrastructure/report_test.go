@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/monitor"
 	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -63,6 +65,28 @@ func TestARunIsToldOfWhereItIsLookedFor(t *testing.T) {
 	}
 	if again, err := os.ReadFile(strings.TrimSpace(out.String())); err != nil || !bytes.Equal(again, page) {
 		t.Errorf("got %v and another page at %s", err, out.String())
+	}
+}
+
+func TestARunIsWatchedFromItsFirstPhaseToItsEnd(t *testing.T) {
+	env := opened(t, nil, nil)
+	begun := 0
+	env.adapters.Monitor = func(ctx context.Context, opts monitor.Options, record *timeline.Recorder) *monitor.Monitor {
+		begun++
+		opts.Proc, opts.Period = t.TempDir(), time.Millisecond
+		record.Measure(timeline.Usage{At: time.Now(), Of: "postgresql", Cores: 1})
+		return monitor.Start(ctx, opts, record)
+	}
+	for range 2 {
+		_ = env.Do(t.Context(), Phase{Kind: "none"})
+	}
+	_ = env.Timeline.Step(t.Context(), "load", "x", func(context.Context, *timeline.Step) error { return nil })
+	if err := env.Diagnose(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(env.Evidence, report.PageFile))
+	if err != nil || begun != 1 || env.watch != nil || !strings.Contains(string(page), "<span>postgresql</span>") {
+		t.Errorf("got %v, begun %d times, watched still %v", err, begun, env.watch != nil)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/onsi/ginkgo/v2/reporters"
 	"github.com/onsi/ginkgo/v2/types"
 
+	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -125,10 +126,10 @@ func ran(t *testing.T, dir string, start time.Time, count int, each time.Duratio
 			entry := func(name, value string, after time.Duration) {
 				spec.ReportEntries = append(spec.ReportEntries, types.ReportEntry{Name: name, Value: types.WrapEntryValue(value), TimelineLocation: types.TimelineLocation{Time: spec.StartTime.Add(after)}})
 			}
-			entry(report.FaultBegins, "postgresql is away", time.Second)
-			entry(report.Fault, "gateway gets KILL", 2*time.Second)
+			entry(target.FaultBegins, "postgresql is away", time.Second)
+			entry(target.Fault, "gateway gets KILL", 2*time.Second)
 			if serial > 0 {
-				entry(report.FaultOver, "postgresql is away", 3*time.Second)
+				entry(target.FaultOver, "postgresql is away", 3*time.Second)
 			}
 		}
 		spec.EndTime = spec.StartTime.Add(spec.RunTime)
@@ -219,7 +220,7 @@ func failedSpec(t *testing.T, dir string) {
 // every is a run with steps of every outcome and events of every kind, known or not.
 func every(t *testing.T, dir string) {
 	t.Helper()
-	steps := with(work{"load", "skipped", 28 * time.Second, 0, timeline.Skipped, "not wanted"}, work{"deploy", "canceled", 33 * time.Second, time.Second, timeline.Canceled, ""},
+	steps := with(work{"load", "skipped", 28 * time.Second, 0, timeline.Skipped, "not wanted"}, work{"load", "instant", 28 * time.Second, 0, timeline.Done, ""}, work{"deploy", "canceled", 33 * time.Second, time.Second, timeline.Canceled, ""},
 		work{"deploy", "failed", 33 * time.Second, 0, timeline.Failed, "broken"}, work{"unheard-of", "phase", 34 * time.Second, time.Second, timeline.Done, ""},
 		work{"suite", "gateway", suiteAt, 30 * time.Second, timeline.Failed, "37 passed, 3 failed"})
 	record(t, dir, steps, func(r *timeline.Recorder, started time.Time) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -159,7 +160,7 @@ func (r *Run) eventRows(l *line, add func(row), place func(start, end time.Time)
 			b.Title += fmt.Sprintf(", %s s", seconds(event.End.Sub(event.Start)))
 		}
 		bars[event.Kind] = append(bars[event.Kind], b)
-		if event.Kind == Fault && width > 0 {
+		if event.Kind == target.Fault && width > 0 {
 			l.Bands = append(l.Bands, box{Left: left, Width: width, Top: top, Height: suites, Title: b.Title})
 		}
 	}

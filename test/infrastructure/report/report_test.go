@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -71,7 +72,7 @@ func TestFaultsAreReadFromWhatSpecsReport(t *testing.T) {
 	run := made(t, "green")
 	var faults []timeline.Event
 	for _, event := range run.Events {
-		if event.Kind == report.Fault {
+		if event.Kind == target.Fault {
 			faults = append(faults, event)
 		}
 	}
@@ -146,7 +147,7 @@ func TestAnnotationsAreOneLineEach(t *testing.T) {
 
 func TestPhasesAreJUnitCases(t *testing.T) {
 	text := read(t, made(t, "every"), "junit/phases.xml")
-	lacks(t, text, `<testsuite name="phases" tests="13" failures="2" skipped="2" `, `<failure message="broken"></failure>`, `classname="phases.unheard-of" name="unheard-of/phase"`, "cached localhost/postgres:1")
+	lacks(t, text, `<testsuite name="phases" tests="14" failures="2" skipped="2" `, `<failure message="broken"></failure>`, `classname="phases.unheard-of" name="unheard-of/phase"`, "cached localhost/postgres:1")
 }
 
 func TestBudgets(t *testing.T) {

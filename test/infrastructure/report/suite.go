@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -165,14 +166,6 @@ type ginkgoSpec struct {
 	}
 }
 
-// Names of report entries by which a spec tells of a fault that it makes: that it begins
-// and is over, or happens at once. Their values say what.
-const (
-	FaultBegins = "fault begins"
-	FaultOver   = "fault over"
-	Fault       = "fault"
-)
-
 // ReadSuite reads what a suite has left. Files below root are named relative to it; coverage
 // tells that the run was of that variant.
 func ReadSuite(file, name, root string, coverage bool) (Suite, error) {
@@ -237,16 +230,16 @@ func (g ginkgoSpec) spec() Spec {
 		spec.Parts = append(spec.Parts, Part{name, event.TimelineLocation.Time.Add(-event.Duration), event.Duration})
 	}
 	for _, entry := range g.ReportEntries {
-		fault := timeline.Event{Kind: Fault, Name: entry.Value.Representation, Start: entry.TimelineLocation.Time}
+		fault := timeline.Event{Kind: target.Fault, Name: entry.Value.Representation, Start: entry.TimelineLocation.Time}
 		switch entry.Name {
-		case FaultBegins: // until it is over; with the spec, if nobody says
+		case target.FaultBegins: // until it is over; with the spec, if nobody says
 			fault.End = g.EndTime
 			spec.Faults = append(spec.Faults, fault)
-		case Fault:
+		case target.Fault:
 			spec.Faults = append(spec.Faults, fault)
-		case FaultOver:
+		case target.FaultOver:
 			for i := range spec.Faults {
-				if spec.Faults[i].Name == fault.Name {
+				if spec.Faults[i].Name == fault.Name && spec.Faults[i].End.Equal(g.EndTime) {
 					spec.Faults[i].End = fault.Start
 				}
 			}
@@ -261,7 +254,7 @@ func (g ginkgoSpec) failure(spec Spec, root string) *Failure {
 		File: relative(root, g.Failure.Location.FileName), Line: g.Failure.Location.LineNumber,
 	}
 	for _, entry := range g.ReportEntries {
-		if text := strings.TrimSpace(entry.Value.Representation); text != "" && !strings.HasPrefix(entry.Name, Fault) {
+		if text := strings.TrimSpace(entry.Value.Representation); text != "" && !strings.HasPrefix(entry.Name, target.Fault) {
 			failure.Told = append(failure.Told, entry.Name+"\n"+text)
 		}
 	}

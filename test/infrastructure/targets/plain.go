@@ -155,6 +155,13 @@ func (t Targets) IntegrationTests(ctx context.Context) error {
 	})
 }
 
+// BrowserTests look at the page of a run in a browser.
+func (t Targets) BrowserTests(ctx context.Context) error {
+	return t.outlined(func(plan *infrastructure.Plan) error {
+		return infrastructure.BrowserTests(ctx, plan, os.Stdout, os.Stderr)
+	})
+}
+
 func (t Targets) outlined(do func(*infrastructure.Plan) error) error {
 	plan, err := t.plan(infrastructure.Outline)
 	if err != nil {
