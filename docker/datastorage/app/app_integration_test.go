@@ -213,7 +213,7 @@ server:
   metricsAddr: 127.0.0.1:0
   drainDelay: 100ms
   tls: {certFile: %s, keyFile: %s}
-database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 2s, drainTimeout: 3s}
+database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 1s, drainTimeout: 1500ms}
 redis: {addr: "%s"}
 checkpoints: {keyFile: %s, interval: 50ms}
 logging: {level: debug}
