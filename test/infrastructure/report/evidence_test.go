@@ -161,6 +161,9 @@ func ran(t *testing.T, dir string, start time.Time, count int, each time.Duratio
 	}
 }
 
+// job is where GitHub shows a run.
+const job = "https://github.com/o/r/actions/runs/7"
+
 // kinds are runs of every kind, by name; each makes the evidence of one in a folder.
 var kinds = map[string]func(t *testing.T, dir string){
 	"green": func(t *testing.T, dir string) { green(t, dir, 40, 500*time.Millisecond) },
@@ -194,6 +197,13 @@ var kinds = map[string]func(t *testing.T, dir string){
 			t.Fatal(err)
 		}
 		put(t, filepath.Join(dir, report.CoverageFile), string(data))
+	},
+	"github": func(t *testing.T, dir string) {
+		record(t, dir, setUp, func(r *timeline.Recorder, _ time.Time) {
+			if err := r.End(timeline.Passed, "", map[string]string{"job": job}); err != nil {
+				t.Fatal(err)
+			}
+		})
 	},
 	"every": every,
 	"many":  func(t *testing.T, dir string) { green(t, dir, 2000, 200*time.Millisecond) },

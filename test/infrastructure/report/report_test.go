@@ -223,11 +223,24 @@ func TestPageIsOneFileThatNeedsNoOther(t *testing.T) {
 			}
 		}
 		for _, link := range regexp.MustCompile(`href="([^"#][^"]*)"`).FindAllStringSubmatch(page, -1) {
-			if !slices.Contains([]string{"trace.json", "timeline.json", "summary.md", "log/", "junit/", "gather/", "gather/summary.txt"}, link[1]) && !strings.HasPrefix(link[1], "log/") {
+			if !slices.Contains([]string{"trace.json", "timeline.json", "summary.md", "log/", "junit/", "gather/", "gather/summary.txt", job}, link[1]) && !strings.HasPrefix(link[1], "log/") {
 				t.Errorf("%s: links %s", kind, link[1])
 			}
 		}
 	}
+}
+
+func TestASuitesReportThatWasCutOffIsSaidSo(t *testing.T) {
+	run := made(t, "spec")
+	put(t, filepath.Join(run.Dir, "junit", "gateway.json"), `[{"SpecReports": [`)
+	again, err := report.Read(run.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Write(); err != nil {
+		t.Fatal(err)
+	}
+	lacks(t, read(t, again, report.PageFile), "suite/gateway: 37 passed, 3 failed", "gateway.json: unexpected end of JSON input")
 }
 
 func TestCoveragePageNamesEveryPackage(t *testing.T) {
