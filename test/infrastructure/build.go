@@ -179,7 +179,7 @@ func (e *Environment) compileServices(ctx context.Context) error {
 			step.Skipped("there is no service")
 			return nil
 		}
-		return e.compile(ctx, p, step, programs, func() error {
+		return e.compile(p, step, programs, func() error {
 			if err := e.goBuild(ctx); err != nil {
 				return err
 			}

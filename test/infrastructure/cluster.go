@@ -114,6 +114,8 @@ func (e *Environment) reuse(ctx context.Context) error {
 	return e.resetCoverage()
 }
 
+// clusterSpec is the cluster to make of the node image. One that was built from packages
+// brings its own network.
 func (e *Environment) clusterSpec() (cluster.Spec, error) {
 	ref, err := e.Ref(e.Node)
 	if err != nil {
@@ -122,26 +124,20 @@ func (e *Environment) clusterSpec() (cluster.Spec, error) {
 	e.mu.Lock()
 	packaged := e.packaged[e.Node]
 	e.mu.Unlock()
-	return e.Plan.clusterSpec(ref, packaged), nil
-}
-
-// clusterSpec is the cluster to make of a node image. One that was built from packages
-// brings its own network.
-func (p *Plan) clusterSpec(image string, packaged bool) cluster.Spec {
 	spec := cluster.Spec{
-		Image: image, OwnCNI: packaged, CgroupV1: host.CgroupV1(os.DirFS("/")),
-		Patches: filepath.Join(p.Root, "docker", p.Node, "patches"),
+		Image: ref, OwnCNI: packaged, CgroupV1: host.CgroupV1(os.DirFS("/")),
+		Patches: filepath.Join(e.Root, "docker", e.Node, "patches"),
 	}
-	if p.Variant == Coverage {
-		spec.Mounts = map[string]string{p.rawDir(): coverageMount}
+	if e.Variant == Coverage {
+		spec.Mounts = map[string]string{e.rawDir(): coverageMount}
 	}
-	for _, port := range p.NodePorts {
+	for _, port := range e.NodePorts {
 		spec.Ports = append(spec.Ports, cluster.Port{Number: port.NodePort, Protocol: port.Protocol})
 	}
 	slices.SortFunc(spec.Ports, func(a, b cluster.Port) int {
 		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
 	})
-	return spec
+	return spec, nil
 }
 
 // errNone is that there is no cluster.

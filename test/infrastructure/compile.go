@@ -26,7 +26,7 @@ func (e *Environment) goRun(ctx context.Context, args, env []string) error {
 // was then: no file of the checkout, no setting of Go's and not the programs themselves.
 // The go command would find out the same in seconds, package by package, and link a test
 // anew each time.
-func (e *Environment) compile(ctx context.Context, p Phase, step *timeline.Step, programs []string, build func() error) error {
+func (e *Environment) compile(p Phase, step *timeline.Step, programs []string, build func() error) error {
 	if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 	}
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
 		binary, ginkgo := e.suiteBinary(p.Name), e.ginkgo(p.Name)
-		err := e.compile(ctx, p, step, []string{binary, ginkgo}, func() error {
+		err := e.compile(p, step, []string{binary, ginkgo}, func() error {
 			args, env := []string{"go", "test", "-c"}, goEnv
 			if e.compiler(ctx) {
 				args, env = append(args, "-race"), append([]string{"CGO_ENABLED=1"}, goEnv...)

@@ -79,7 +79,7 @@ func (i *Injector) Renew(ctx context.Context, app App, secret string) (*big.Int,
 		return nil, err
 	}
 	// A pod that changes is looked at at once, with its volumes.
-	touch := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubernaut.ai/renewed":%q}}}`, next.SerialNumber)
+	touch := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubernaut.ai/renewed":%q}}}`, next.SerialNumber.String())
 	for n := range pods {
 		if err := i.Cluster.API.Patch(ctx, &pods[n], client.RawPatch("application/merge-patch+json", []byte(touch))); err != nil {
 			return nil, fmt.Errorf("Pod/%s: %w", pods[n].Name, err)

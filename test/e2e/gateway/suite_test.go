@@ -48,9 +48,12 @@ const (
 	broken = 60 * time.Second
 )
 
-// last puts specs that break things behind the others, also where only one process runs
-// and Serial alone orders nothing.
-const last = -1
+const (
+	first = 1
+	// last puts specs that break things behind the others, also where only one process
+	// runs and Serial alone orders nothing.
+	last = -1
+)
 
 // The problems by which the Gateway refuses.
 const (

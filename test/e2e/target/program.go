@@ -13,7 +13,7 @@ import (
 // program's argument. SIGINT and SIGTERM end ctx. An error of run's is printed, and the
 // program ends with 1.
 func Program(run func(ctx context.Context, t *Target, evidence string) error) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM) //nolint:forbidigo // a program begins with it
 	defer stop()
 	err := fmt.Errorf("usage: %s <evidence folder>", os.Args[0])
 	if len(os.Args) == 2 {

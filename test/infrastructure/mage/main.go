@@ -8,7 +8,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"log"
+	"log" //nolint:depguard // mage.RunCompiled takes one
 	"os"
 	"slices"
 	"strings"
@@ -48,14 +48,18 @@ func run(ctx context.Context, args []string) int {
 	}
 	inv.Stderr, inv.Stdin = os.Stderr, os.Stdin
 	if !targets.current() {
+		// Whoever ends this process meanwhile leaves a program of which nobody knows what it is
+		// made of.
+		if err := targets.note(nil); err != nil {
+			return asIs()
+		}
 		compile := inv
 		compile.CompileOut = targets.program
 		if code := mage.Invoke(compile); code != 0 {
 			return code
 		}
-		if err := targets.cluster.Built("targets", targets.sources); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+		if err := targets.note(targets.sources); err != nil {
+			fmt.Fprintln(os.Stderr, err) // the next run compiles again
 		}
 	}
 	return mage.RunCompiled(inv, targets.program, log.New(os.Stderr, "", 0))
@@ -90,6 +94,9 @@ func find(ctx context.Context) (targets, error) {
 	t.sources["go env"] = settings
 	return t, nil
 }
+
+// note keeps what the program is made of; nil is not known.
+func (t targets) note(sources checkout.Sources) error { return t.cluster.Built("targets", sources) }
 
 // current tells whether the program is made of them.
 func (t targets) current() bool {

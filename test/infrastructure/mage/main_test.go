@@ -39,6 +39,12 @@ func TestTargetsAreCompiledWhenSomethingHasChanged(t *testing.T) {
 			t.Errorf("got %d of what does not compile, want 1", code)
 		}
 	}
+	put("inner/inner.go", "package inner\n\nconst Code = 3\n")
+	t.Setenv(compiler, "/none")
+	if code := run(t.Context(), []string{"leave"}); code == 3 {
+		t.Error("what was compiled last did not come to its end, and the compiler was not asked")
+	}
+	t.Setenv(compiler, "go")
 	put("inner/inner.go", "package inner\n\nconst Code = 4\n")
 	if code := run(t.Context(), []string{"leave"}); code != 4 {
 		t.Errorf("got %d of what has changed, want 4", code)
