@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -52,6 +53,10 @@ func with(more ...work) []work { return append(append([]work{}, setUp...), more.
 func record(t *testing.T, dir string, steps []work, also func(r *timeline.Recorder, started time.Time)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		// Folders are named by when a run began: here by the hour.
+		if hour, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			<-time.After(time.Duration(hour) * time.Hour)
+		}
 		r := timeline.New(timeline.Options{
 			Folder: func(bool) (string, error) { return dir, nil }, Cluster: "e2e-test", Variant: "standard", Target: "e2e:gateway", Root: "/src/kubernaut",
 			Screen: screen.New(io.Discard, nil),
