@@ -30,7 +30,6 @@ type tick struct {
 type box struct {
 	Left, Width float64
 	Top, Height int
-	Title       string
 }
 
 // row is one line of it.
@@ -161,7 +160,7 @@ func (r *Run) eventRows(l *line, add func(row), place func(start, end time.Time)
 		}
 		bars[event.Kind] = append(bars[event.Kind], b)
 		if event.Kind == target.Fault && width > 0 {
-			l.Bands = append(l.Bands, box{Left: left, Width: width, Top: top, Height: suites, Title: b.Title})
+			l.Bands = append(l.Bands, box{Left: left, Width: width, Top: top, Height: suites})
 		}
 	}
 	for _, kind := range kinds {
