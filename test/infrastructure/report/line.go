@@ -180,6 +180,9 @@ func (r *Run) usageRows(add func(row), span time.Duration) {
 	}
 	var users []*total
 	for _, usage := range r.Usage {
+		if usage.At.Before(r.Started) {
+			continue // what a kubelet knew before
+		}
 		i := slices.IndexFunc(users, func(t *total) bool { return t.of == usage.Of })
 		if i < 0 {
 			i = len(users)
