@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,9 +49,11 @@ type Monitor struct {
 	stop   context.CancelFunc
 	done   sync.WaitGroup
 
+	started time.Time
 	client  kube.Interface // nil until there is a cluster
 	machine sample
-	pods    map[string]sample // by namespace and name
+	pods    map[string]sample    // by namespace and name
+	apps    map[string]time.Time // when each was measured last
 }
 
 // sample is CPU time at a moment.
@@ -74,7 +77,7 @@ func Start(ctx context.Context, opts Options, record *timeline.Recorder) *Monito
 		opts.Connect = func() (kube.Interface, error) { return kube.Client(opts.Kubeconfig) }
 	}
 	ctx, cancel := context.WithCancel(kube.Quiet(ctx))
-	m := &Monitor{opts: opts, record: record, stop: cancel, pods: map[string]sample{}}
+	m := &Monitor{opts: opts, record: record, stop: cancel, started: time.Now(), pods: map[string]sample{}, apps: map[string]time.Time{}}
 	m.done.Go(func() { m.watch(ctx) })
 	return m
 }
@@ -165,7 +168,7 @@ func (m *Monitor) lookAtPods(ctx context.Context) {
 		m.client = nil // the cluster may be made anew, at another address
 		return
 	}
-	apps := map[string]timeline.Usage{}
+	apps, known := map[string]timeline.Usage{}, map[string]bool{}
 	for _, node := range nodes.Items {
 		data, err := m.client.CoreV1().RESTClient().Get().Resource("nodes").Name(node.Name).SubResource("proxy").Suffix("stats/summary").DoRaw(ctx)
 		var found summary
@@ -178,15 +181,20 @@ func (m *Monitor) lookAtPods(ctx context.Context) {
 			}
 			key := pod.PodRef.Namespace + "/" + pod.PodRef.Name
 			now := sample{pod.CPU.Time, time.Duration(pod.CPU.UsageCoreNanoSeconds)}
-			cores, _ := now.cores(m.pods[key])
+			app := app(strings.TrimSuffix(pod.PodRef.Name, "-"+node.Name))
+			cores, counted := now.cores(m.pods[key])
 			m.pods[key] = now
-			app := app(pod.PodRef.Name)
 			sum := apps[app]
 			apps[app] = timeline.Usage{At: now.at, Of: app, Cores: sum.Cores + cores, Bytes: sum.Bytes + pod.Memory.WorkingSetBytes}
+			known[app] = known[app] || counted
 		}
 	}
-	for _, usage := range apps {
-		m.record.Measure(usage)
+	for app, usage := range apps {
+		// A kubelet that has not counted since says the same again.
+		if known[app] && usage.At.After(m.apps[app]) {
+			m.apps[app] = usage.At
+			m.record.Measure(usage)
+		}
 	}
 }
 
@@ -196,7 +204,8 @@ var generated = regexp.MustCompile(`(-[a-z0-9]{6,10})?-[a-z0-9]{5}$|-\d+$`)
 // app is what a pod is one of.
 func app(pod string) string { return generated.ReplaceAllString(pod, "") }
 
-// warnings are the events that are warnings, and the last start anew of each container.
+// warnings are the events since the start that are warnings, and the last start anew of each
+// container.
 func (m *Monitor) warnings(ctx context.Context) []timeline.Event {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -204,7 +213,7 @@ func (m *Monitor) warnings(ctx context.Context) []timeline.Event {
 	for _, namespace := range m.opts.Namespaces {
 		events, err := m.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "type=" + corev1.EventTypeWarning, ResourceVersion: "0"})
 		if err != nil {
-			return found
+			break
 		}
 		for _, event := range events.Items {
 			found = append(found, timeline.Event{
@@ -214,7 +223,7 @@ func (m *Monitor) warnings(ctx context.Context) []timeline.Event {
 		}
 		pods, err := m.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 		if err != nil {
-			return found
+			break
 		}
 		for _, pod := range pods.Items {
 			for _, status := range pod.Status.ContainerStatuses {
@@ -227,5 +236,6 @@ func (m *Monitor) warnings(ctx context.Context) []timeline.Event {
 			}
 		}
 	}
-	return found
+	began := m.started.Truncate(time.Second) // as the API server tells times
+	return slices.DeleteFunc(found, func(event timeline.Event) bool { return event.Start.Before(began) })
 }

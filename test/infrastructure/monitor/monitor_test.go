@@ -56,9 +56,9 @@ func cluster(t *testing.T, asked func(path string)) kube.Interface {
 		case r.URL.Path == "/api/v1/nodes":
 			answer = map[string]any{"kind": "NodeList", "apiVersion": "v1", "items": []any{map[string]any{"metadata": map[string]any{"name": "node-1"}}}}
 		case r.URL.Path == "/api/v1/nodes/node-1/proxy/stats/summary":
-			look := looks.Add(1)
+			look := (looks.Add(1) + 1) / 2 // it counts anew every second time
 			var pods []any
-			for _, name := range []string{"shop/gateway-5774d4cd67-p6tr9", "shop/gateway-5774d4cd67-abcde", "shop/postgresql-0", "shop/migrations-x7k2p", "suite-made/app-5774d4cd67-abcde"} {
+			for _, name := range []string{"shop/gateway-5774d4cd67-p6tr9", "shop/gateway-5774d4cd67-abcde", "shop/postgresql-0", "shop/migrations-x7k2p", "shop/etcd-node-1", "suite-made/app-5774d4cd67-abcde"} {
 				namespace, name, _ := strings.Cut(name, "/")
 				pods = append(pods, map[string]any{"podRef": map[string]any{"name": name, "namespace": namespace},
 					"cpu":    map[string]any{"time": started.Add(time.Duration(look) * 10 * time.Second), "usageCoreNanoSeconds": look * int64(5*time.Second)},
@@ -69,11 +69,10 @@ func cluster(t *testing.T, asked func(path string)) kube.Interface {
 			if r.URL.Query().Get("fieldSelector") != "type=Warning" {
 				t.Errorf("asks for all events: %s", r.URL)
 			}
-			answer = map[string]any{"kind": "EventList", "apiVersion": "v1", "items": []any{map[string]any{
-				"metadata": map[string]any{"name": "e"}, "involvedObject": map[string]any{"kind": "Pod", "name": "gateway-1"}, "lastTimestamp": "2026-01-01T00:00:00Z", "reason": "Unhealthy", "message": "probe\nfailed"}}}
+			answer = map[string]any{"kind": "EventList", "apiVersion": "v1", "items": []any{warning("2099-01-01T00:00:00Z"), warning("2020-01-01T00:00:00Z")}}
 		case strings.HasSuffix(r.URL.Path, "/pods"):
 			answer = map[string]any{"kind": "PodList", "apiVersion": "v1", "items": []any{map[string]any{"metadata": map[string]any{"name": "gateway-1"}, "status": map[string]any{"containerStatuses": []any{map[string]any{
-				"name": "gateway", "restartCount": 2, "lastState": map[string]any{"terminated": map[string]any{"exitCode": 137, "reason": "Error", "finishedAt": "2026-01-01T00:00:01Z"}}}}}}}}
+				"name": "gateway", "restartCount": 2, "lastState": map[string]any{"terminated": map[string]any{"exitCode": 137, "reason": "Error", "finishedAt": "2099-01-01T00:00:01Z"}}}}}}}}
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer)
@@ -86,6 +85,11 @@ func cluster(t *testing.T, asked func(path string)) kube.Interface {
 	return client
 }
 
+func warning(at string) any {
+	return map[string]any{"metadata": map[string]any{"name": "e"}, "involvedObject": map[string]any{"kind": "Pod", "name": "gateway-1"},
+		"lastTimestamp": at, "reason": "Unhealthy", "message": "probe\nfailed"}
+}
+
 func TestMonitor(t *testing.T) {
 	dir, record := t.TempDir(), recorder(t)
 	proc(t, dir, 1000)
@@ -96,7 +100,7 @@ func TestMonitor(t *testing.T) {
 			switch summaries.Add(1) {
 			case 1:
 				proc(t, dir, 1100) // a second of work since the look before
-			case 3:
+			case 4:
 				close(enough)
 			}
 		}
@@ -110,6 +114,9 @@ func TestMonitor(t *testing.T) {
 	last := map[string]timeline.Usage{}
 	worked := 0
 	for _, usage := range doc.Usage {
+		if usage.At.Equal(last[usage.Of].At) {
+			t.Errorf("%s is measured twice at %s", usage.Of, usage.At)
+		}
 		last[usage.Of] = usage
 		if usage.Of == monitor.Machine && usage.Cores > 0 {
 			worked++
@@ -118,12 +125,12 @@ func TestMonitor(t *testing.T) {
 	if last[monitor.Machine].Bytes != 400<<10 || worked != 1 {
 		t.Errorf("got %+v, want work at one moment, and 400 KiB", doc.Usage)
 	}
-	for app, cores := range map[string]float64{"gateway": 1, "postgresql": 0.5, "migrations": 0.5} {
+	for app, cores := range map[string]float64{"gateway": 1, "postgresql": 0.5, "migrations": 0.5, "etcd": 0.5} {
 		if got := last[app]; got.Cores != cores || got.Bytes != int64(2*cores)<<20 {
 			t.Errorf("%s: got %+v, want %g cores", app, got, cores)
 		}
 	}
-	if len(last) != 4 {
+	if len(last) != 5 {
 		t.Errorf("got %v, want nothing of what a suite made", last)
 	}
 	var told []string

@@ -30,7 +30,6 @@ type tick struct {
 type box struct {
 	Left, Width float64
 	Top, Height int
-	Title       string
 }
 
 // row is one line of it.
@@ -161,7 +160,7 @@ func (r *Run) eventRows(l *line, add func(row), place func(start, end time.Time)
 		}
 		bars[event.Kind] = append(bars[event.Kind], b)
 		if event.Kind == target.Fault && width > 0 {
-			l.Bands = append(l.Bands, box{Left: left, Width: width, Top: top, Height: suites, Title: b.Title})
+			l.Bands = append(l.Bands, box{Left: left, Width: width, Top: top, Height: suites})
 		}
 	}
 	for _, kind := range kinds {
@@ -181,6 +180,9 @@ func (r *Run) usageRows(add func(row), span time.Duration) {
 	}
 	var users []*total
 	for _, usage := range r.Usage {
+		if usage.At.Before(r.Started) {
+			continue // what a kubelet knew before
+		}
 		i := slices.IndexFunc(users, func(t *total) bool { return t.of == usage.Of })
 		if i < 0 {
 			i = len(users)
