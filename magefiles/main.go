@@ -42,6 +42,9 @@ func Ci(ctx context.Context) {
 // With the seconds that each phase took last time and the longest way through them.
 func Plan(ctx context.Context) error { return kubernaut.Plan(ctx) }
 
+// Report opens the page of the newest run, and prints where it is.
+func Report(ctx context.Context) error { return kubernaut.Report(ctx) }
+
 // Clean removes this checkout's clusters, its evidence and what it built.
 //
 // What takes long to make and other checkouts share stays, as the node image does;

@@ -22,6 +22,9 @@ func (Test) Unit(ctx context.Context) error { return kubernaut.UnitTests(ctx) }
 // Integration runs the tests against PostgreSQL, Redis and an API server.
 func (Test) Integration(ctx context.Context) error { return kubernaut.IntegrationTests(ctx) }
 
+// Page looks at the page of a run in a Chromium, on a phone and on a desk; pictures are left.
+func (Test) Page(ctx context.Context) error { return kubernaut.BrowserTests(ctx) }
+
 // Mutants builds defects into the services, which the suites have to notice.
 //
 // It deploys what is not there, and as e2e:all does it removes the cluster at the end,

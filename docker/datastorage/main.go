@@ -1,6 +1,6 @@
 // Datastorage keeps audit events. Without arguments it serves the API. With the argument
 // migrate it brings the database to its schema and ends; dead list shows the events that
-// were set aside, and dead retry puts them back.
+// were set aside, and dead retry puts them back; retention removes months of old events.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	// The image has no certificates of its own.
 	_ "golang.org/x/crypto/x509roots/fallback"
@@ -39,8 +40,16 @@ func main() {
 		run = func(ctx context.Context, opts app.Options) error { return app.RetryDead(ctx, opts) }
 	case len(args) > 2 && args[0] == "dead" && args[1] == "retry":
 		run = func(ctx context.Context, opts app.Options) error { return app.RetryDead(ctx, opts, args[2:]...) }
+	case len(args) == 3 && args[0] == "retention" && args[1] == "--older-than":
+		run = func(ctx context.Context, opts app.Options) error {
+			olderThan, err := time.ParseDuration(args[2])
+			if err != nil {
+				return err
+			}
+			return app.Retain(ctx, opts, olderThan)
+		}
 	default:
-		app.NewLog(os.Stdout, slog.LevelInfo).Error("usage: datastorage [migrate | dead list | dead retry all | dead retry <entry>...]")
+		app.NewLog(os.Stdout, slog.LevelInfo).Error("usage: datastorage [migrate | dead list | dead retry all | dead retry <entry>... | retention --older-than <hours>h]")
 		os.Exit(2)
 	}
 	if err := run(ctx, opts); err != nil {

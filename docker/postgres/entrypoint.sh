@@ -1,6 +1,7 @@
 #!/bin/bash
 # Makes the database on the first start and runs the server. Of the well-known image's variables it understands
-# POSTGRES_USER, POSTGRES_PASSWORD_FILE (or POSTGRES_PASSWORD), POSTGRES_DB and PGDATA.
+# POSTGRES_USER, POSTGRES_PASSWORD_FILE (or POSTGRES_PASSWORD), POSTGRES_DB and PGDATA, and of what lies in
+# /docker-entrypoint-initdb.d the SQL, in which a blank line follows each statement and no other semicolon.
 set -euo pipefail
 
 if [ "${1-}" != postgres ]; then
@@ -23,6 +24,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   if [ "$database" != postgres ]; then
     echo "CREATE DATABASE \"$database\"" | postgres --single -D "$next" postgres > /dev/null
   fi
+  for file in /docker-entrypoint-initdb.d/*.sql; do
+    [ ! -e "$file" ] || postgres --single -j -D "$next" "$database" < "$file" > /dev/null
+  done
   mkdir -p "$PGDATA"
   if [ -n "$(ls -A "$PGDATA")" ]; then
     echo "$PGDATA: holds files but no database; empty it" >&2

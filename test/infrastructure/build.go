@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"kubernaut.ai/e2e/test/infrastructure/bootstrap"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -42,9 +44,9 @@ func (e *Environment) buildService(ctx context.Context, step *timeline.Step, spe
 		return err
 	}
 	source, program := e.source(spec), e.program(spec)
-	if found, err := e.adapters.Engine.Exists(ctx, ref); err != nil {
+	if found, err := e.adapters.Engine.Exist(ctx, ref); err != nil {
 		return err
-	} else if found {
+	} else if found[ref] {
 		step.Cached("%s", ref)
 	} else {
 		// A context of two files: nothing else of the checkout can get in.
@@ -113,13 +115,13 @@ func (e *Environment) serviceRef(spec ImageSpec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inputs := image.NewInputs().
+	sum, err := fingerprint.New().
 		Text("platform", platform).
 		Text("variant", string(e.Variant)).
 		Text("mode", info.Mode().String()).
 		File(os.DirFS(e.source(spec)), "Dockerfile").
-		File(os.DirFS(filepath.Dir(program)), filepath.Base(program))
-	return image.Image{Name: spec.Name, Inputs: inputs}.Ref(), inputs.Err()
+		File(os.DirFS(filepath.Dir(program)), filepath.Base(program)).Sum()
+	return image.Ref(spec.Name, sum), err
 }
 
 // label marks the images that this checkout has made and others can make again in
@@ -177,7 +179,7 @@ func (e *Environment) compileServices(ctx context.Context) error {
 			step.Skipped("there is no service")
 			return nil
 		}
-		return e.compile(ctx, p, step, programs, func() error {
+		return e.compile(p, step, programs, func() error {
 			if err := e.goBuild(ctx); err != nil {
 				return err
 			}
@@ -252,22 +254,18 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	if err != nil {
 		return err
 	}
-	if e.ImagePolicy != ImagesBuild {
-		if found, err := e.adapters.Engine.Exists(ctx, spec.Pull); err != nil {
-			return err
-		} else if found {
-			step.Cached("%s", spec.Pull)
-			return e.take(ctx, spec)
-		}
+	held, err := e.held(ctx)
+	if err != nil {
+		return err
 	}
-	if e.ImagePolicy != ImagesPull {
-		if found, err := e.adapters.Engine.Exists(ctx, built); err != nil {
-			return err
-		} else if found {
-			step.Cached("%s", built)
-			e.setRef(spec.Name, built, true)
-			return nil
-		}
+	if e.ImagePolicy != ImagesBuild && held[spec.Pull] {
+		step.Cached("%s", spec.Pull)
+		return e.take(ctx, spec)
+	}
+	if e.ImagePolicy != ImagesPull && held[built] {
+		step.Cached("%s", built)
+		e.setRef(spec.Name, built, true)
+		return nil
 	}
 	reason := "E2E_IMAGES=build"
 	if e.ImagePolicy != ImagesBuild {
@@ -313,12 +311,37 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	return nil
 }
 
+// held returns which third-party images the engine has, asked once a run and for all: each
+// question takes as long as all of them.
+func (e *Environment) held(ctx context.Context) (map[string]bool, error) {
+	e.mu.Lock()
+	if e.stored == nil {
+		e.stored = sync.OnceValues(func() (map[string]bool, error) {
+			var refs []string
+			for _, spec := range e.Images {
+				if spec.Package != "" {
+					continue
+				}
+				built, err := e.builtRef(spec)
+				if err != nil {
+					return nil, err
+				}
+				refs = append(refs, spec.Pull, built)
+			}
+			return e.adapters.Engine.Exist(ctx, refs...)
+		})
+	}
+	ask := e.stored
+	e.mu.Unlock()
+	return ask()
+}
+
 // builtRef is the reference that a third-party image has when it is built here.
 func (p *Plan) builtRef(spec ImageSpec) (string, error) {
-	inputs := image.NewInputs().
+	inputs := fingerprint.New().
 		Text("platform", platform).
 		Text("suite", bootstrap.Suite).
-		Dir(os.DirFS(p.source(spec)), ".")
+		Dir(os.DirFS(p.source(spec)), ".", nil)
 	switch {
 	case spec.Name == p.Node:
 		// Its programs are compiled here, and some of its files are the kind library's.
@@ -326,7 +349,8 @@ func (p *Plan) builtRef(spec ImageSpec) (string, error) {
 	case p.fromModule(spec):
 		inputs.Text("go", runtime.Version())
 	}
-	return image.Image{Name: spec.Name, Inputs: inputs}.Ref(), inputs.Err()
+	sum, err := inputs.Sum()
+	return image.Ref(spec.Name, sum), err
 }
 
 // fromModule reports whether an image's program is compiled from a Go module where it

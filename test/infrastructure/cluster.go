@@ -72,6 +72,7 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if err != nil {
 			return err
 		}
+		e.runs(nodes)
 		step.Detail("%s", e.ClusterName)
 		if broken != nil {
 			step.Detail("%s, anew: %s", e.ClusterName, broken.Reason)
@@ -98,6 +99,7 @@ func (e *Environment) removeCluster(ctx context.Context) error {
 	if err := e.adapters.Cluster.Delete(ctx); err != nil {
 		return err
 	}
+	e.runs(nil)
 	return e.state.Forget()
 }
 
@@ -112,6 +114,8 @@ func (e *Environment) reuse(ctx context.Context) error {
 	return e.resetCoverage()
 }
 
+// clusterSpec is the cluster to make of the node image. One that was built from packages
+// brings its own network.
 func (e *Environment) clusterSpec() (cluster.Spec, error) {
 	ref, err := e.Ref(e.Node)
 	if err != nil {
@@ -120,26 +124,20 @@ func (e *Environment) clusterSpec() (cluster.Spec, error) {
 	e.mu.Lock()
 	packaged := e.packaged[e.Node]
 	e.mu.Unlock()
-	return e.Plan.clusterSpec(ref, packaged), nil
-}
-
-// clusterSpec is the cluster to make of a node image. One that was built from packages
-// brings its own network.
-func (p *Plan) clusterSpec(image string, packaged bool) cluster.Spec {
 	spec := cluster.Spec{
-		Image: image, OwnCNI: packaged, CgroupV1: host.CgroupV1(os.DirFS("/")),
-		Patches: filepath.Join(p.Root, "docker", p.Node, "patches"),
+		Image: ref, OwnCNI: packaged, CgroupV1: host.CgroupV1(os.DirFS("/")),
+		Patches: filepath.Join(e.Root, "docker", e.Node, "patches"),
 	}
-	if p.Variant == Coverage {
-		spec.Mounts = map[string]string{p.rawDir(): coverageMount}
+	if e.Variant == Coverage {
+		spec.Mounts = map[string]string{e.rawDir(): coverageMount}
 	}
-	for _, port := range p.NodePorts {
+	for _, port := range e.NodePorts {
 		spec.Ports = append(spec.Ports, cluster.Port{Number: port.NodePort, Protocol: port.Protocol})
 	}
 	slices.SortFunc(spec.Ports, func(a, b cluster.Port) int {
 		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
 	})
-	return spec
+	return spec, nil
 }
 
 // errNone is that there is no cluster.
@@ -167,7 +165,11 @@ func (e *Environment) found(ctx context.Context, want cluster.Identity, status f
 	if reason := want.Differs(was.Spec); reason != "" {
 		return "", &cluster.Broken{Reason: reason}
 	}
-	return e.adapters.Cluster.Mend(ctx, was.Nodes, status)
+	done, err = e.adapters.Cluster.Mend(ctx, all, cluster.Made{Nodes: was.Nodes, At: was.Made}, status)
+	if err == nil {
+		e.runs(was.Nodes)
+	}
+	return done, err
 }
 
 // DeleteCluster removes the cluster; one that is not there is removed already. The

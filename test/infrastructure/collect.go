@@ -15,6 +15,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -220,7 +221,7 @@ func (e *Environment) collectable(run coverage.Run) error {
 }
 
 // reports are those of the services that were deployed.
-func (e *Environment) reports(ctx context.Context, step *timeline.Step, run coverage.Run) (results []coverage.Result, problems []error) {
+func (e *Environment) reports(ctx context.Context, step *timeline.Step, run coverage.Run) (results []report.Coverage, problems []error) {
 	pods := make([]coverage.Pod, 0, len(run.Pods))
 	for _, pod := range run.Pods {
 		pods = append(pods, pod)
@@ -249,17 +250,18 @@ func (e *Environment) reports(ctx context.Context, step *timeline.Step, run cove
 }
 
 // publish writes the results for people, for CI and for programs.
-func (e *Environment) publish(results []coverage.Result, problems []error) error {
-	text := coverage.Markdown(results)
+func (e *Environment) publish(results []report.Coverage, problems []error) error {
+	text := report.CoverageMarkdown(results)
 	for _, problem := range problems {
-		text += "\n" + block(problem.Error()) + "\n"
+		text += "\n" + report.Block(problem.Error()) + "\n"
 	}
-	page, err := coverage.Page(results)
+	page, err := report.CoveragePage(results)
 	if err != nil {
 		return err
 	}
 	err = errors.Join(
-		writeJSON(filepath.Join(e.coverageDir(), "coverage.json"), results),
+		writeJSON(filepath.Join(e.coverageDir(), report.CoverageFile), results),
+		writeJSON(filepath.Join(e.Evidence, report.CoverageFile), results),
 		os.WriteFile(filepath.Join(e.coverageDir(), "coverage.md"), []byte(text), 0o644),
 		os.WriteFile(filepath.Join(e.coverageDir(), "coverage.html"), page, 0o644),
 	)
@@ -278,7 +280,7 @@ func (p *Plan) tested(service string, suites []string) bool {
 }
 
 // enough asks the services whose suites ran for what E2E_COVERAGE_MIN says.
-func (e *Environment) enough(results []coverage.Result, suites []string) error {
+func (e *Environment) enough(results []report.Coverage, suites []string) error {
 	var problems []error
 	for _, result := range results {
 		if !e.tested(result.Service, suites) || result.MergedPercent() >= e.CoverageMin {

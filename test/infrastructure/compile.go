@@ -3,13 +3,14 @@ package infrastructure
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/command"
-	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -25,18 +26,16 @@ func (e *Environment) goRun(ctx context.Context, args, env []string) error {
 // was then: no file of the checkout, no setting of Go's and not the programs themselves.
 // The go command would find out the same in seconds, package by package, and link a test
 // anew each time.
-func (e *Environment) compile(ctx context.Context, p Phase, step *timeline.Step, programs []string, build func() error) error {
+func (e *Environment) compile(p Phase, step *timeline.Step, programs []string, build func() error) error {
 	if err := os.MkdirAll(e.binaries(), 0o755); err != nil {
 		return err
 	}
-	// Before the programs are made: what is edited meanwhile may or may not be in them.
-	sources, err := e.state.Sources()
+	// Before any program is made: what is edited meanwhile may or may not be in it.
+	read, err := e.sources()
 	if err != nil {
 		return err
 	}
-	if sources["go env"], err = e.goSettings(ctx); err != nil {
-		return err
-	}
+	sources := maps.Clone(read)
 	if e.Overlay == "" && stamp(sources, programs) && len(sources.Changed(e.state.BuiltOf(p.String()))) == 0 {
 		step.Cached("%s", e.relative(programs[0]))
 		return nil
@@ -55,9 +54,15 @@ func (e *Environment) compile(ctx context.Context, p Phase, step *timeline.Step,
 	return e.state.Built(p.String(), sources)
 }
 
-// goSettings are those by which the same files become other programs.
-func (e *Environment) goSettings(ctx context.Context) (string, error) {
-	return command.Output(ctx, e.adapters.Runner, "go", "env", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CC", "CGO_CFLAGS", "CGO_LDFLAGS", "PATH")
+// readSources reads the files of the checkout, and the settings of Go's by which the same
+// files become other programs.
+func (e *Environment) readSources(ctx context.Context) (checkout.Sources, error) {
+	sources, err := e.state.Sources()
+	if err != nil {
+		return nil, err
+	}
+	sources["go env"], err = command.Output(ctx, e.adapters.Runner, append([]string{"go", "env"}, checkout.GoSettings...)...)
+	return sources, err
 }
 
 // stamp adds when programs were written, and how long they are. It tells whether all are
@@ -77,9 +82,8 @@ func stamp(sources checkout.Sources, programs []string) bool {
 func digests(files []string) []string {
 	sums := make([]string, len(files))
 	for i, file := range files {
-		inputs := image.NewInputs().File(os.DirFS(filepath.Dir(file)), filepath.Base(file))
-		if inputs.Err() == nil {
-			sums[i] = image.Image{Inputs: inputs}.Ref()
+		if sum, err := fingerprint.New().File(os.DirFS(filepath.Dir(file)), filepath.Base(file)).Sum(); err == nil {
+			sums[i] = sum
 		}
 	}
 	return sums

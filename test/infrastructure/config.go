@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
 // Variant is how the services are built and deployed.
@@ -52,11 +54,12 @@ const (
 // Config is what the process environment says. It is read and checked once and
 // does not change afterwards.
 type Config struct {
-	Engine      string      // E2E_ENGINE: podman or docker; empty takes the first that works
-	ImagePolicy ImagePolicy // E2E_IMAGES: auto (default), pull or build
-	Keep        KeepPolicy  // E2E_KEEP: failure, always or never; default failure, in CI never
-	Variant     Variant     // E2E_COVERAGE: true selects Coverage
-	CoverageMin float64     // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
+	Engine      string         // E2E_ENGINE: podman or docker; empty takes the first that works
+	ImagePolicy ImagePolicy    // E2E_IMAGES: auto (default), pull or build
+	Keep        KeepPolicy     // E2E_KEEP: failure, always or never; default failure, in CI never
+	Variant     Variant        // E2E_COVERAGE: true selects Coverage
+	CoverageMin float64        // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
+	Budgets     report.Budgets // E2E_BUDGET: how long parts of a run may take, e.g. setup=45s,gateway=100s; empty bounds nothing
 	Suite       SuiteConfig
 	// Deadlines are E2E_TIMEOUT_BUILD, _OBTAIN, _CLUSTER, _LOAD, _DEPLOY, _SUITE, _PROGRAM,
 	// _GATHER, _COLLECT and _DELETE by the ends of their names; those that are missing have the
@@ -67,6 +70,7 @@ type Config struct {
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
 	CI          bool   // CI: set by every CI system
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
+	Job         string // where CI shows the run, of GITHUB_SERVER_URL and its like; empty elsewhere
 	StepSummary string // GITHUB_STEP_SUMMARY: a file that the run's summary is added to; empty for none
 }
 
@@ -114,6 +118,10 @@ var variables = map[string]variable{
 		}
 		c.CoverageMin = percent
 		return nil
+	}},
+	"E2E_BUDGET": {"name=duration, with commas between, for setup, total, a suite or a step, e.g. setup=45s,gateway=100s,cluster/create=20s", func(c *Config, v string) (err error) {
+		c.Budgets, err = report.ParseBudgets(v)
+		return err
 	}},
 	"E2E_LOCK": {"wait or fail; default wait", func(c *Config, v string) error {
 		var how string
@@ -252,6 +260,9 @@ func ReadConfig(environ []string) (Config, error) {
 		config.CI, config.Keep = true, KeepNever
 	}
 	config.Annotate, config.StepSummary = values["GITHUB_ACTIONS"] == "true", values["GITHUB_STEP_SUMMARY"]
+	if config.Annotate {
+		config.Job = fmt.Sprintf("%s/%s/actions/runs/%s", values["GITHUB_SERVER_URL"], values["GITHUB_REPOSITORY"], values["GITHUB_RUN_ID"])
+	}
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !strings.HasPrefix(name, "E2E_") {

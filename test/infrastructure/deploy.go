@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
-	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -36,7 +36,7 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 		var removed apply.ChangeSet
 		if p.Name == e.Base {
 			// Before anything is applied: what goes may hold what comes, as a node port.
-			if removed, err = applier.Prune(ctx, e.objects()); err != nil {
+			if removed, err = e.prune(ctx, applier); err != nil {
 				return err
 			}
 		}
@@ -48,7 +48,11 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 		if err := applier.Wait(ctx, changes); err != nil {
 			return err
 		}
-		if err := e.noteDeployed(p.Name, objs); err != nil {
+		sum, err := digestOf(objs)
+		if err != nil {
+			return err
+		}
+		if err := e.noteDeployed(p.Name, sum); err != nil {
 			return err
 		}
 		changes = slices.Concat(removed, changes)
@@ -64,12 +68,26 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 	})
 }
 
-// noteDeployed notes what a component was made of, for Explain.
-func (e *Environment) noteDeployed(component string, objs []*unstructured.Unstructured) error {
-	sum, err := digestOf(objs)
-	if err != nil {
-		return err
+// everything is what stands, beside the components, for all of them in what is noted as
+// deployed. No component is called so.
+const everything = "*"
+
+// prune removes what the manifests have no more. Where they are what they were when that
+// was done last, nothing else can have been made since, and nobody looks through all kinds.
+func (e *Environment) prune(ctx context.Context, applier Applier) (apply.ChangeSet, error) {
+	sum, err := digestOf(e.objects())
+	if err != nil || e.state.Deployed()[everything] == sum {
+		return nil, err
 	}
+	removed, err := applier.Prune(ctx, e.objects())
+	if err != nil {
+		return removed, err
+	}
+	return removed, e.noteDeployed(everything, sum)
+}
+
+// noteDeployed notes the digest of what a component was made of.
+func (e *Environment) noteDeployed(component, sum string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	deployed := e.state.Deployed()
@@ -79,7 +97,7 @@ func (e *Environment) noteDeployed(component string, objs []*unstructured.Unstru
 
 // digestOf identifies objects.
 func digestOf(objs []*unstructured.Unstructured) (string, error) {
-	inputs := image.NewInputs()
+	inputs := fingerprint.New()
 	for _, obj := range objs {
 		data, err := obj.MarshalJSON()
 		if err != nil {
@@ -87,7 +105,7 @@ func digestOf(objs []*unstructured.Unstructured) (string, error) {
 		}
 		inputs.Text(apply.RefOf(obj).String(), string(data))
 	}
-	return image.Image{Inputs: inputs}.Ref(), nil
+	return inputs.Sum()
 }
 
 // objects are those of all components.

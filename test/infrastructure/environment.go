@@ -37,6 +37,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/monitor"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -44,7 +45,7 @@ import (
 // Engine is the container engine, as the phases need it.
 type Engine interface {
 	Build(ctx context.Context, dir, ref, target string, labels ...string) error
-	Exists(ctx context.Context, ref string) (bool, error)
+	Exist(ctx context.Context, refs ...string) (map[string]bool, error)
 	Pull(ctx context.Context, ref string, firstAnswer time.Duration) error
 	Save(ctx context.Context, w io.Writer, refs ...string) error
 	RunPrivileged(ctx context.Context, ref string, volumes, mounts []string, stdout io.Writer, entrypoint string, args ...string) error
@@ -59,7 +60,7 @@ type Engine interface {
 type Cluster interface {
 	Create(ctx context.Context, spec cluster.Spec, retried func(error)) error
 	Ready(ctx context.Context) error
-	Mend(ctx context.Context, nodes []string, status func(format string, args ...any)) (done string, err error)
+	Mend(ctx context.Context, all []string, was cluster.Made, status func(format string, args ...any)) (done string, err error)
 	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
@@ -93,6 +94,8 @@ type Adapters struct {
 	// ctx ends; both show what they see.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
 	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error
+	// Monitor begins to watch what the run uses; nil watches nothing.
+	Monitor func(context.Context, monitor.Options, *timeline.Recorder) *monitor.Monitor
 }
 
 // Environment is a plan and the adapters that carry it out. Its methods are safe
@@ -108,20 +111,25 @@ type Environment struct {
 	record   *coverage.Record // of the coverage variant's run
 	damaged  error            // why what record held before could not be read
 
-	applier func() (Applier, error) // once: made when first needed
+	// Once each, when first needed.
+	applier func() (Applier, error)
+	sources func() (checkout.Sources, error) // what compiled programs are made of, and how
 
 	run      context.Context // canceled by the first failure
 	canceled context.CancelCauseFunc
 
-	mu         sync.Mutex        // of what follows; never held while anything is asked of the outside
-	refs       map[string]string // images built or found, by catalog name
-	packaged   map[string]bool   // third-party images that were built from packages
+	mu         sync.Mutex                      // of what follows; never held while anything is asked of the outside
+	refs       map[string]string               // images built or found, by catalog name
+	packaged   map[string]bool                 // third-party images that were built from packages
+	stored     func() (map[string]bool, error) // references of third-party images that the engine has; nil until asked
+	running    []string                        // the nodes; empty until asked
+	mapped     map[cluster.Port]string         // of the first node; nil until asked
 	nodeImages map[string]func() (map[string]bool, error)
-	selected   map[string]int // specs that E2E_FOCUS and its like select, by suite
-	suites     []suiteReport  // those that ran
-	specs      []error        // suites in which specs failed
-	failure    error          // the first step's that failed otherwise
-	unfollow   func() error   // ends the watch of the pods; nil while there is none
+	selected   map[string]int   // specs that E2E_FOCUS and its like select, by suite
+	specs      []error          // suites in which specs failed
+	failure    error            // the first step's that failed otherwise
+	unfollow   func() error     // ends the watch of the pods; nil while there is none
+	watch      *monitor.Monitor // nil while there is none
 }
 
 // Screen is where progress goes, and results.
@@ -173,6 +181,7 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		Register:   func() { plan.cluster().Register(engineName, time.Now()) },
 		Stop:       coverage.Stop,
 		Follow:     coverage.Follow,
+		Monitor:    monitor.Start,
 	}
 }
 
@@ -191,11 +200,12 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 		}
 	}
 	env.Timeline = timeline.New(timeline.Options{
-		Folder: env.evidenceFolder, Cluster: plan.ClusterName, Variant: string(plan.Variant),
+		Folder: env.evidenceFolder, Cluster: plan.ClusterName, Variant: string(plan.Variant), Target: plan.Target, Root: plan.Root,
 		Screen: screen.On(shown.Out, shown.Terminal), Verbose: shown.Verbose,
 	})
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })
+	env.sources = sync.OnceValues(func() (checkout.Sources, error) { return env.readSources(ctx) })
 	if plan.Variant == Coverage {
 		// One that is damaged is begun anew with the next run; a cluster can be removed
 		// without one.
@@ -233,7 +243,31 @@ func (p *Plan) lock(ctx context.Context, out io.Writer) (*checkout.Lock, error) 
 }
 
 // Close gives up the cluster's lock. The environment does nothing more.
-func (e *Environment) Close() error { return e.lock.Release() }
+func (e *Environment) Close() error {
+	e.unwatch(e.run)
+	return e.lock.Release()
+}
+
+// monitor begins to watch what the run uses, once. What is part of another run is watched
+// there.
+func (e *Environment) monitor() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.watch == nil && e.lock != nil && e.adapters.Monitor != nil {
+		e.watch = e.adapters.Monitor(context.WithoutCancel(e.run), monitor.Options{
+			Proc: "/proc", Kubeconfig: e.state.Kubeconfig(), Namespaces: append(e.namespaces(), "kube-system"),
+		}, e.Timeline)
+	}
+}
+
+// unwatch ends the watch, with a last look at the cluster unless ctx has ended.
+func (e *Environment) unwatch(ctx context.Context) {
+	e.mu.Lock()
+	watch := e.watch
+	e.watch = nil
+	e.mu.Unlock()
+	watch.Stop(ctx)
+}
 
 // Variation returns an environment for the same cluster whose plan differs by what
 // change does to it. It knows what has been built here, keeps its evidence in a folder
@@ -261,6 +295,7 @@ func (e *Environment) Do(ctx context.Context, p Phase) (err error) {
 			e.fail(err)
 		}
 	}()
+	e.monitor()
 	switch p.Kind {
 	case CompileServices:
 		return e.compileServices(ctx)

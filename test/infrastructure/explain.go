@@ -38,7 +38,8 @@ func Explain(ctx context.Context, plan *Plan, adapters Adapters) ([]Forecast, er
 	if err != nil {
 		return nil, err
 	}
-	x := &explainer{Environment: &Environment{Plan: plan, adapters: adapters, state: plan.cluster()}, made: map[Phase]Forecast{}, refs: map[string]string{}, packaged: map[string]bool{}}
+	env := &Environment{Plan: plan, adapters: adapters, state: plan.cluster(), refs: map[string]string{}, packaged: map[string]bool{}}
+	x := &explainer{Environment: env, made: map[Phase]Forecast{}}
 	if x.sources, err = x.state.Sources(); err != nil {
 		return nil, err
 	}
@@ -62,10 +63,8 @@ func Explain(ctx context.Context, plan *Plan, adapters Adapters) ([]Forecast, er
 // explainer is an environment that only looks.
 type explainer struct {
 	*Environment
-	sources  checkout.Sources
-	made     map[Phase]Forecast
-	refs     map[string]string // of images that are there
-	packaged map[string]bool
+	sources checkout.Sources
+	made    map[Phase]Forecast
 }
 
 func (x *explainer) forecast(ctx context.Context, p Phase) (Forecast, error) {
@@ -182,11 +181,11 @@ func (x *explainer) built(ctx context.Context, p Phase) (Forecast, error) {
 	if err != nil {
 		return Forecast{}, err
 	}
-	found, err := x.adapters.Engine.Exists(ctx, ref)
-	if err != nil || !found {
+	found, err := x.adapters.Engine.Exist(ctx, ref)
+	if err != nil || !found[ref] {
 		return Forecast{Action: "build", Why: "not in " + x.adapters.EngineName + "'s store"}, err
 	}
-	x.refs[spec.Name] = ref
+	x.setRef(spec.Name, ref, false)
 	return Forecast{Action: reuse, Why: ref}, nil
 }
 
@@ -196,20 +195,17 @@ func (x *explainer) obtained(ctx context.Context, spec ImageSpec) (Forecast, err
 	if err != nil {
 		return Forecast{}, err
 	}
+	held, err := x.held(ctx)
+	if err != nil {
+		return Forecast{}, err
+	}
 	for _, known := range []struct {
 		ref      string
 		packaged bool
 		not      ImagePolicy
 	}{{spec.Pull, false, ImagesBuild}, {built, true, ImagesPull}} {
-		if x.ImagePolicy == known.not {
-			continue
-		}
-		found, err := x.adapters.Engine.Exists(ctx, known.ref)
-		if err != nil {
-			return Forecast{}, err
-		}
-		if found {
-			x.refs[spec.Name], x.packaged[spec.Name] = known.ref, known.packaged
+		if x.ImagePolicy != known.not && held[known.ref] {
+			x.setRef(spec.Name, known.ref, known.packaged)
 			return Forecast{Action: reuse, Why: known.ref}, nil
 		}
 	}
@@ -233,11 +229,11 @@ func (x *explainer) cluster(ctx context.Context) (Forecast, error) {
 	if recordErr != nil {
 		return Forecast{Action: "create", Why: "it was not made to the end"}, nil
 	}
-	node, there := x.refs[x.Node]
-	if !there {
-		return Forecast{Action: "create", Why: "its node image is another"}, nil
+	spec, err := x.clusterSpec()
+	if err != nil {
+		return Forecast{Action: "create", Why: "its node image is another"}, nil //nolint:nilerr // it is not there yet
 	}
-	identity, err := x.Plan.clusterSpec(node, x.packaged[x.Node]).Identity(x.adapters.EngineName)
+	identity, err := spec.Identity(x.adapters.EngineName)
 	if err != nil {
 		return Forecast{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/gather"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -27,7 +28,9 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 	// An interrupted run has five seconds in all: what tells of it comes first.
 	interrupted := ctx.Err() != nil
 	if interrupted {
-		e.tell(err)
+		e.tell(ctx, err)
+	} else {
+		err = errors.Join(err, e.withinBudget())
 	}
 	keep := e.Keep == KeepAlways || e.Keep == KeepFailure && err != nil
 	fresh := context.WithoutCancel(ctx)
@@ -45,27 +48,22 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 		}
 	}
 	if !interrupted {
-		e.tell(err)
+		e.tell(ctx, err)
 	}
 	doc := e.Timeline.Document()
-	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Evidence))
+	e.Timeline.Say("set-up %.1fs, suite %.1fs, total %.1fs; evidence in %s, see %s", doc.SetupSeconds, doc.SuiteSeconds, doc.TotalSeconds, e.relative(e.Evidence), report.PageFile)
 	if err != nil {
 		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}
 	return nil
 }
 
-// tell writes the summary of a run.
-func (e *Environment) tell(outcome error) {
-	if err := e.summarize(outcome); err != nil {
-		e.Timeline.Say("summary: %v", err)
-	}
-}
-
-// Diagnose ends a run of single phases whose outcome is err: on a failure it
-// gathers diagnostics, and leaves the cluster as it is.
+// Diagnose ends a run of single phases whose outcome is err: on a failure it gathers
+// diagnostics. It writes the page of the run and leaves the cluster as it is.
 func (e *Environment) Diagnose(ctx context.Context, err error) error {
-	if err = e.diagnose(ctx, err); err != nil {
+	err = e.diagnose(ctx, err)
+	e.page(ctx, err)
+	if err != nil {
 		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}
 	return nil
@@ -74,6 +72,7 @@ func (e *Environment) Diagnose(ctx context.Context, err error) error {
 // diagnose returns the first failure, after gathering what a cluster can tell.
 func (e *Environment) diagnose(ctx context.Context, err error) error {
 	err = e.outcome(err)
+	e.unwatch(ctx)
 	// An interrupted run has five seconds in all, and whoever interrupted it knows why.
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -128,8 +127,5 @@ func (e *Environment) suiteRan() bool {
 
 // command is a target as the user would call it for this variant.
 func (p *Plan) command(target string) string {
-	if p.Variant == Coverage {
-		return "E2E_COVERAGE=true go tool mage " + target
-	}
-	return "go tool mage " + target
+	return report.Command(p.Variant == Coverage, target)
 }

@@ -23,13 +23,13 @@ func UnitTests(ctx context.Context, plan *Plan, out, progress io.Writer) error {
 // 127.0.0.1 and stops.
 func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) (err error) {
 	runner := command.Local{}
-	assets := filepath.Join(plan.Root, ".e2e", "build", "envtest")
+	assets := plan.cluster().Path("build", "envtest")
 	fmt.Fprintf(progress, "compiling kube-apiserver and etcd %s (minutes the first time on a machine, seconds after)\n", plan.Kubernetes)
 	if err := bootstrap.APIServer(ctx, runner, filepath.Join(plan.Root, "docker", plan.Node), assets); err != nil {
 		return err
 	}
 	servers, err := testservers.Start(ctx, testservers.Options{
-		Runner: runner, APIServer: assets, Dir: filepath.Join(plan.Root, ".e2e", "servers"),
+		Runner: runner, APIServer: assets, Dir: plan.cluster().Path("servers"),
 		Container: func(ctx context.Context, name string) (string, string, error) {
 			return plan.obtained(ctx, name, progress)
 		},
@@ -39,6 +39,12 @@ func IntegrationTests(ctx context.Context, plan *Plan, out, progress io.Writer) 
 	}
 	defer func() { err = errors.Join(err, servers.Stop(context.WithoutCancel(ctx))) }()
 	return plan.checks(out, progress).Integration(ctx, servers.Env())
+}
+
+// BrowserTests look at pages of made-up runs in a real browser, and leave pictures of them in
+// .e2e/build/pages.
+func BrowserTests(ctx context.Context, plan *Plan, out, progress io.Writer) error {
+	return plan.checks(out, progress).Browser(ctx, plan.cluster().Path("build", "pages"))
 }
 
 // obtained is the engine and the reference of a third-party image, which is got

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -18,13 +19,13 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 		if err != nil {
 			return err
 		}
-		nodes, err := e.adapters.Cluster.Nodes(ctx)
+		nodes, err := e.nodes(ctx)
 		if err != nil {
 			return err
 		}
 		var lacking []string
 		for _, node := range nodes {
-			held, err := e.held(ctx, node)
+			held, err := e.loaded(ctx, node)
 			if err != nil {
 				return err
 			}
@@ -54,8 +55,47 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 	})
 }
 
-// held returns what images a node has, asked once a run.
-func (e *Environment) held(ctx context.Context, node string) (map[string]bool, error) {
+// nodes returns the nodes that run, asked once a run.
+func (e *Environment) nodes(ctx context.Context) ([]string, error) {
+	e.mu.Lock()
+	known := e.running
+	e.mu.Unlock()
+	if len(known) > 0 {
+		return known, nil
+	}
+	nodes, err := e.adapters.Cluster.Nodes(ctx)
+	if err == nil {
+		e.runs(nodes)
+	}
+	return nodes, err
+}
+
+// runs notes which nodes run, and forgets what is known of others.
+func (e *Environment) runs(nodes []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running, e.mapped, e.nodeImages = nodes, nil, map[string]func() (map[string]bool, error){}
+}
+
+// ports returns what the first node's ports are mapped to, asked once a run.
+func (e *Environment) ports(ctx context.Context, node string) (map[cluster.Port]string, error) {
+	e.mu.Lock()
+	known := e.mapped
+	e.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	mapped, err := e.adapters.Cluster.Ports(ctx, node)
+	if err == nil {
+		e.mu.Lock()
+		e.mapped = mapped
+		e.mu.Unlock()
+	}
+	return mapped, err
+}
+
+// loaded returns what images a node has, asked once a run.
+func (e *Environment) loaded(ctx context.Context, node string) (map[string]bool, error) {
 	e.mu.Lock()
 	ask, asked := e.nodeImages[node]
 	if !asked {

@@ -504,21 +504,22 @@ func TestAPanicFailsTheRunAndSaysWhere(t *testing.T) {
 	}
 }
 
-// report is one of Ginkgo's with as many specs that passed, skipped or failed at one place.
-func report(passed, skipped, failed int) string {
+// ginkgo is a report of Ginkgo's with as many specs that passed, skipped or failed at one place.
+func ginkgo(passed, skipped, failed int) string {
 	var specs []string
 	for state, count := range map[string]int{"passed": passed, "skipped": skipped, "failed": failed} {
 		for i := range count {
 			specs = append(specs, fmt.Sprintf(`{"LeafNodeType":"It","LeafNodeText":"%s %d","State":%q,"Failure":{"Message":"too late","Location":{"FileName":"a_test.go","LineNumber":7}}}`, state, i, state))
 		}
 	}
-	return `[{"SpecReports":[` + strings.Join(specs, ",") + `]}]`
+	return fmt.Sprintf(`[{"PreRunStats":{"TotalSpecs":%d,"SpecsThatWillRun":%d},"SuiteConfig":{"FocusStrings":["only here"]},"SpecReports":[%s]}]`,
+		len(specs), passed+failed, strings.Join(specs, ","))
 }
 
 func TestASuiteWithoutAMatchingSpecIsSaidWhileAnotherHasOne(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=only here")
 	r.world.Report = func(suite string) string {
-		return report(map[string]int{"first": 0, "second": 1}[suite], 5, 0)
+		return ginkgo(map[string]int{"first": 0, "second": 1}[suite], 5, 0)
 	}
 	if err := r.run(tested("first"), tested("second")); err != nil {
 		t.Fatal(err)
@@ -533,9 +534,89 @@ func TestASuiteWithoutAMatchingSpecIsSaidWhileAnotherHasOne(t *testing.T) {
 	}
 }
 
+func TestSpecsAreSelectedOnceForTheSameProgramAndSelection(t *testing.T) {
+	r := newRig(t, "E2E_FOCUS=only here", "E2E_KEEP=always")
+	r.world.Report = func(string) string { return ginkgo(1, 5, 0) }
+	selected := func() bool {
+		t.Helper()
+		r.world.Forget()
+		if err := r.run(tested("first")); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(strings.Join(r.world.Calls(), "\n"), "--ginkgo.dry-run")
+	}
+	if !selected() || selected() {
+		t.Error("the first run asks the suite for its specs, and the second, of the same things, does not")
+	}
+	put(t, r.plan.Root, "first_test.go", "package x // changed\n")
+	if !selected() || selected() {
+		t.Error("a file was changed once, and the suite was asked otherwise than once")
+	}
+	r.plan.Config.Suite.Focus = "elsewhere"
+	if !selected() {
+		t.Error("another selection was not asked for")
+	}
+}
+
+func TestWhatTheManifestsHaveNoMoreIsLookedForWhenTheyHaveChanged(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	r.plan.Base = "left"
+	pruned := func(fails bool) bool {
+		t.Helper()
+		r.world.Forget()
+		r.world.Fail = func(_ context.Context, call string) error {
+			if call == "prune" && fails {
+				return errors.New("no answer")
+			}
+			return nil
+		}
+		if err := r.run(deployed("right")); (err != nil) != fails {
+			t.Fatalf("got %v", err)
+		}
+		return r.world.Called("prune")
+	}
+	if !pruned(true) || !pruned(false) || pruned(false) {
+		t.Error("it is looked for until that went well, and then no more")
+	}
+	r.plan.Objects["right"] = r.plan.Objects["right"][1:]
+	if !pruned(false) || pruned(false) {
+		t.Error("an object less is looked for once")
+	}
+}
+
+func TestASuiteEndsWhenItIsThrough(t *testing.T) {
+	r := newRig(t, "E2E_FOCUS=only here")
+	t.Setenv("GORACE", "history_size=2")
+	if err := r.run(tested("first")); err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range r.world.Calls() {
+		if strings.Contains(call, "json-report=") && !strings.Contains(call, "GORACE=atexit_sleep_ms=0 history_size=2") {
+			t.Errorf("%s: sleeps at its end, or forgets what the user has set", call)
+		}
+	}
+}
+
+func TestANodeIsAskedOnceARun(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	for range 2 {
+		r.world.Forget()
+		if err := r.run(tested("first"), tested("second")); err != nil {
+			t.Fatal(err)
+		}
+		asked := map[string]int{}
+		for _, call := range r.world.Calls() {
+			asked[strings.Fields(call)[0]]++
+		}
+		if asked["nodes"] > 1 || asked["ports"] != 1 || asked["held"] != 1 {
+			t.Errorf("got %v, want each once", asked)
+		}
+	}
+}
+
 func TestAFocusThatMatchesNothingCostsNoCluster(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=nowhere")
-	r.world.Report = func(string) string { return report(0, 5, 0) }
+	r.world.Report = func(string) string { return ginkgo(0, 5, 0) }
 	err := r.run(tested("first"), tested("second"))
 	if err == nil || !strings.Contains(err.Error(), "E2E_FOCUS='nowhere': matches none of 5 specs") || r.world.Called("create") {
 		t.Errorf("got %v and %v, want no cluster", err, r.world.Calls())
@@ -544,7 +625,7 @@ func TestAFocusThatMatchesNothingCostsNoCluster(t *testing.T) {
 
 func TestEverySpecThatFailedIsNamedWithItsPlace(t *testing.T) {
 	r := newRig(t)
-	r.world.Report = func(string) string { return report(1, 0, 2) }
+	r.world.Report = func(string) string { return ginkgo(1, 0, 2) }
 	r.world.Fail = func(_ context.Context, call string) error {
 		if strings.Contains(call, "--json-report=") {
 			return exit1()

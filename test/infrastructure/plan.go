@@ -151,8 +151,10 @@ func NewPlan(root string, catalog Catalog, config Config) (*Plan, error) {
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	plan.graph, err = newGraph(catalog, images)
-	return plan, err
+	if plan.graph, err = newGraph(catalog, images); err != nil {
+		return nil, err
+	}
+	return plan, plan.allowed(config.Budgets)
 }
 
 // render builds a component's manifests, with images by their catalog names.

@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
 func TestReadConfig(t *testing.T) {
@@ -31,8 +33,11 @@ func TestReadConfig(t *testing.T) {
 			return c.CoverageMin == 92.5 && c.Variant == infrastructure.Standard
 		}},
 		{"empty counts as unset", []string{"E2E_ENGINE=", "E2E_IMAGES="}, func(c infrastructure.Config) bool { return c.ImagePolicy == infrastructure.ImagesAuto }},
-		{"GitHub", []string{"GITHUB_ACTIONS=true", "GITHUB_STEP_SUMMARY=/tmp/summary"}, func(c infrastructure.Config) bool {
-			return c.Annotate && c.StepSummary == "/tmp/summary"
+		{"GitHub", []string{"GITHUB_ACTIONS=true", "GITHUB_STEP_SUMMARY=/tmp/summary", "GITHUB_SERVER_URL=https://github.com", "GITHUB_REPOSITORY=o/r", "GITHUB_RUN_ID=7"}, func(c infrastructure.Config) bool {
+			return c.Annotate && c.StepSummary == "/tmp/summary" && c.Job == "https://github.com/o/r/actions/runs/7"
+		}},
+		{"budgets", []string{"E2E_BUDGET=setup=45s,gateway=100s"}, func(c infrastructure.Config) bool {
+			return c.Budgets["setup"] == 45*time.Second && c.Budgets["gateway"] == 100*time.Second
 		}},
 		{"mutants", []string{"E2E_MUTANTS=^gateway-"}, func(c infrastructure.Config) bool {
 			return c.Mutants == "^gateway-" && !c.Annotate && c.StepSummary == ""
@@ -62,10 +67,11 @@ func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 		"E2E_MUTANTS=(":        "E2E_MUTANTS=(: is no regular expression",
 		"E2E_COVERAGE_MIN=101": "E2E_COVERAGE_MIN=101: is no number from 0 to 100",
 		"E2E_COVERAGE_MIN=NaN": "E2E_COVERAGE_MIN=NaN: is no number from 0 to 100",
+		"E2E_BUDGET=setup":     `E2E_BUDGET=setup: has "setup", which is no name=duration; it takes name=duration, with commas between`,
 		"E2E_PROCS=0":          "E2E_PROCS=0: is no number from 1 to 64",
 		"E2E_IMAGE=auto":       "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
 		"E2E_KEPE=never":       "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",
-		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_ALONE, E2E_CLEAN, E2E_COVERAGE, ",
+		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_ALONE, E2E_BUDGET, E2E_CLEAN, ",
 		"E2E_SOMETHING_ELSE=":  "",
 	} {
 		_, err := infrastructure.ReadConfig([]string{setting})
@@ -108,6 +114,18 @@ func TestPlanOfThisCheckout(t *testing.T) {
 	}
 	if len(standard.NodePorts) == 0 {
 		t.Error("no node port was found in the manifests")
+	}
+}
+
+func TestPlanRefusesABudgetForWhatItDoesNotDo(t *testing.T) {
+	settings := config(infrastructure.Standard)
+	settings.Budgets = report.Budgets{"setup": time.Minute, "gateway": time.Minute, "cluster/create": time.Minute}
+	if _, err := infrastructure.NewPlan("../..", infrastructure.Kubernaut(), settings); err != nil {
+		t.Error(err)
+	}
+	settings.Budgets["gatway"] = time.Minute
+	if _, err := infrastructure.NewPlan("../..", infrastructure.Kubernaut(), settings); err == nil || !strings.Contains(err.Error(), `E2E_BUDGET: "gatway" is no part of a run; there are: setup, total, build/`) {
+		t.Errorf("got %v", err)
 	}
 }
 

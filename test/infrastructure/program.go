@@ -20,7 +20,7 @@ func (e *Environment) compileProgram(ctx context.Context, p Phase) error {
 	}
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
 		binary := e.programBinary(p.Name)
-		return e.compile(ctx, p, step, []string{binary}, func() error {
+		return e.compile(p, step, []string{binary}, func() error {
 			return e.goRun(ctx, []string{"go", "build", "-o", binary, program.Package}, goEnv)
 		})
 	})

@@ -1,161 +1,141 @@
 package infrastructure
 
 import (
-	"cmp"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
-	"regexp"
-	"slices"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/report"
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// SuiteError is a suite that ran and in which specs failed.
-type SuiteError struct {
-	Suite  string
-	Counts string
-	Failed []FailedSpec
-}
-
-// FailedSpec is one spec, or one node of the suite's own, that failed.
-type FailedSpec struct {
-	Name    string // its containers' and its own text; a node's begins with its kind in brackets
-	Node    bool   // no spec: what a suite does before or after them
-	File    string // of the failure, relative to the checkout
-	Line    int
-	Message string // of the failure, whole
-	Again   string // the command that repeats precisely this on the kept cluster
-}
-
-// first is the first line of the failure's message.
-func (s FailedSpec) first() string {
-	line, _, _ := strings.Cut(s.Message, "\n")
-	return line
-}
-
-// shownSpecs is how many failed specs the last lines on the screen name; all stand
-// in the log, the JUnit report and the summary.
-const shownSpecs = 10
-
-// Error names the specs, why each failed, and how to repeat it on the kept cluster.
-func (e *SuiteError) Error() string {
-	var b strings.Builder
-	fmt.Fprint(&b, e.Counts)
-	for i, spec := range e.Failed {
-		if i == shownSpecs {
-			fmt.Fprintf(&b, "\n  and %d more", len(e.Failed)-shownSpecs)
-			break
-		}
-		fmt.Fprintf(&b, "\n  %s\n    %s:%d: %s\n    again: %s", spec.Name, spec.File, spec.Line, spec.first(), spec.Again)
+// tell tells of a run that ended with outcome: by the page and, on GitHub, in the summary of
+// the job and as annotations.
+func (e *Environment) tell(ctx context.Context, outcome error) {
+	run := e.page(ctx, outcome)
+	if run == nil { // it ended before its first step, or what it left cannot be read
+		run = &report.Run{Document: e.Timeline.Document()}
 	}
-	return b.String()
-}
-
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// suiteReport is what is kept of a suite that ran.
-type suiteReport struct {
-	name                        string
-	passed, failed, notSelected int
-	took                        time.Duration
-	failures                    []FailedSpec
-	slowest                     []timedSpec // the slowest first
-	reasons                     []string    // why the suite failed besides its specs
-}
-
-type timedSpec struct {
-	name string
-	took time.Duration
-}
-
-func (r suiteReport) counts() string {
-	counts := fmt.Sprintf("%d passed, %d failed", r.passed, r.failed)
-	if r.notSelected > 0 {
-		counts += fmt.Sprintf(", %d not selected", r.notSelected)
+	var err error
+	if e.StepSummary != "" {
+		err = appendFile(e.StepSummary, run.Markdown())
 	}
-	return counts
-}
-
-// ginkgoReport is the part of Ginkgo's JSON report that is read here.
-type ginkgoReport struct {
-	SuiteDescription           string
-	SpecialSuiteFailureReasons []string
-	RunTime                    time.Duration
-	SpecReports                []struct {
-		ContainerHierarchyTexts []string
-		LeafNodeText            string
-		LeafNodeType            string
-		State                   string
-		RunTime                 time.Duration
-		Failure                 struct {
-			Message  string
-			Location struct {
-				FileName   string
-				LineNumber int
-			}
-		}
+	if e.Annotate {
+		_, writing := io.WriteString(e.results, run.Annotations())
+		err = errors.Join(err, writing)
 	}
-}
-
-// slowestSpecs is how many of a suite's specs are remembered for their time.
-const slowestSpecs = 10
-
-// readReport reads what a suite has left, and completes each failure with a path
-// relative to the checkout and the command that repeats it.
-func (e *Environment) readReport(path, suite string) (suiteReport, error) {
-	result := suiteReport{name: suite}
-	data, err := os.ReadFile(path)
 	if err != nil {
-		return result, err
+		e.Timeline.Say("summary: %v", err)
 	}
-	var reports []ginkgoReport
-	if err := json.Unmarshal(data, &reports); err != nil {
-		return result, fmt.Errorf("%s: %w", path, err)
-	}
-	for _, report := range reports {
-		result.took += report.RunTime
-		result.reasons = append(result.reasons, report.SpecialSuiteFailureReasons...)
-		for _, spec := range report.SpecReports {
-			isSpec := spec.LeafNodeType == "It"
-			name := strings.Join(append(spec.ContainerHierarchyTexts, spec.LeafNodeText), " ")
-			switch spec.State {
-			case "skipped", "pending":
-				if isSpec {
-					result.notSelected++
-				}
-				continue
-			case "passed":
-				if isSpec {
-					result.passed++
-				}
-			default:
-				result.failed++
-				failure := FailedSpec{
-					Name: name, Node: !isSpec, Message: strings.TrimSpace(spec.Failure.Message),
-					File: e.relative(spec.Failure.Location.FileName), Line: spec.Failure.Location.LineNumber,
-					Again: "E2E_KEEP=always " + e.command("e2e:"+suite),
-				}
-				if isSpec {
-					// Ginkgo matches the suite's own text, a space and the spec's.
-					only := "^" + regexp.QuoteMeta(report.SuiteDescription+" "+name) + "$"
-					failure.Again = "E2E_KEEP=always E2E_FOCUS=" + quote(only) + " " + e.command("e2e:"+suite)
-				} else {
-					failure.Name = strings.TrimSpace("[" + spec.LeafNodeType + "] " + name)
-				}
-				result.failures = append(result.failures, failure)
-			}
-			if isSpec {
-				result.slowest = append(result.slowest, timedSpec{name, spec.RunTime})
-			}
-		}
-	}
-	result.slowest = slowest(result.slowest)
-	return result, nil
 }
 
-// slowest sorts specs by their time and keeps the first few.
-func slowest(specs []timedSpec) []timedSpec {
-	slices.SortStableFunc(specs, func(a, b timedSpec) int { return cmp.Compare(b.took, a.took) })
-	return specs[:min(len(specs), slowestSpecs)]
+// page notes how the run ended and writes its page, with what belongs to it, in the folder
+// of the evidence. It returns the run as its evidence tells of it; nil if it left none.
+func (e *Environment) page(ctx context.Context, outcome error) *report.Run {
+	result, failure := timeline.Passed, ""
+	if outcome != nil {
+		result, failure = timeline.Broken, outcome.Error()
+	}
+	if ctx.Err() != nil {
+		result = timeline.Interrupted
+	}
+	err := e.Timeline.End(result, failure, e.facts(context.WithoutCancel(ctx)))
+	if e.Evidence == "" {
+		return nil
+	}
+	var run *report.Run
+	if err == nil {
+		run, err = report.Read(e.Evidence)
+	}
+	if err == nil {
+		err = run.Write()
+	}
+	if err != nil {
+		e.Timeline.Say("page: %v", err)
+	}
+	return run
+}
+
+// withinBudget fails when a part of the run took longer than E2E_BUDGET allows.
+func (e *Environment) withinBudget() error {
+	if len(e.Budgets) == 0 || e.Evidence == "" {
+		return nil
+	}
+	run, err := report.Read(e.Evidence)
+	if err != nil {
+		return err
+	}
+	return run.Over(e.Budgets)
+}
+
+// factTimeout bounds asking for the commit: git may have a large index to look at.
+const factTimeout = 2 * time.Second
+
+// facts are what took part in the run.
+func (e *Environment) facts(ctx context.Context) map[string]string {
+	facts := map[string]string{
+		"machine": fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()), "go": runtime.Version(),
+		"engine": e.adapters.EngineName, "kind": e.KindVersion, "kubernetes": e.Kubernetes, "selected": e.Config.Suite.String(), "job": e.Job,
+	}
+	if e.adapters.Runner != nil {
+		ctx, cancel := context.WithTimeoutCause(ctx, factTimeout, fmt.Errorf("git: no answer within %s", factTimeout))
+		defer cancel()
+		// A checkout without git has no commit.
+		facts["commit"], _ = command.Output(ctx, e.adapters.Runner, "git", "-C", e.Root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+	}
+	for name, fact := range facts {
+		if fact == "" {
+			delete(facts, name)
+		}
+	}
+	return facts
+}
+
+func appendFile(path, text string) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
+}
+
+// Report makes the page of the newest run again, from the evidence alone, writes its path
+// to out, and opens it if there is something that does.
+func Report(ctx context.Context, plan *Plan, out io.Writer, opener string) error {
+	dir, err := filepath.EvalSymlinks(plan.cluster().Last())
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: there is no run yet; run: %s", plan.relative(plan.cluster().Last()), plan.command("e2e:all"))
+	}
+	if err != nil {
+		return err
+	}
+	run, err := report.Read(dir)
+	if err != nil {
+		return err
+	}
+	if err := run.Write(); err != nil {
+		return err
+	}
+	page := filepath.Join(dir, report.PageFile)
+	if _, err := fmt.Fprintln(out, page); err != nil || opener == "" {
+		return err
+	}
+	return command.Local{}.Run(ctx, command.Cmd{Args: []string{opener, page}})
+}
+
+// allowed refuses a budget for what the plan does not have.
+func (p *Plan) allowed(budgets report.Budgets) error {
+	known := []string{report.Setup, report.Total}
+	for _, phase := range p.graph.phases {
+		known = append(known, strings.TrimPrefix(phase.String(), string(RunSuite)+"/"))
+	}
+	return budgets.Known(known)
 }

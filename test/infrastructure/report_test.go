@@ -7,13 +7,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/monitor"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -31,122 +32,82 @@ func opened(t *testing.T, change func(*Config), results io.Writer) *Environment 
 	return env
 }
 
-// reported reads a report of Ginkgo's whose failures lie in a file of the checkout.
-func reported(t *testing.T, env *Environment) suiteReport {
-	t.Helper()
-	text := `[{"SuiteDescription": "Gateway", "RunTime": 3000000000, "SpecReports": [
-		{"LeafNodeType": "SynchronizedBeforeSuite", "State": "passed", "RunTime": 9000000000},
-		{"LeafNodeType": "It", "LeafNodeText": "lives", "ContainerHierarchyTexts": ["The Gateway"], "State": "passed", "RunTime": 1000000000},
-		{"LeafNodeType": "It", "LeafNodeText": "says 100 %, (quoted)", "ContainerHierarchyTexts": ["The Gateway's answer", "when \"late\""], "State": "failed", "RunTime": 2000000000,
-			"Failure": {"Message": "\nExpected 201: got|503\n` + "```" + `\nrequest id 7\n", "Location": {"FileName": "ROOT/test/e2e/gateway/a_test.go", "LineNumber": 7}}},
-		{"LeafNodeType": "It", "LeafNodeText": "waits", "State": "skipped"},
-		{"LeafNodeType": "ReportAfterSuite", "LeafNodeText": "leaves nothing behind", "State": "timedout",
-			"Failure": {"Message": "too late", "Location": {"FileName": "ROOT/test/e2e/gateway/suite_test.go", "LineNumber": 9}}}
-	]}]`
-	path := filepath.Join(env.Root, "gateway.json")
-	if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "ROOT", env.Root)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	report, err := env.readReport(path, "gateway")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return report
-}
-
-func TestReportCountsSpecsAndNamesFailures(t *testing.T) {
-	report := reported(t, opened(t, nil, nil))
-	if got, want := report.counts(), "1 passed, 2 failed, 1 not selected"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if len(report.slowest) != 2 || report.slowest[0].took != 2*time.Second {
-		t.Errorf("got %v, want the two specs, the slowest first", report.slowest)
-	}
-	spec, node := report.failures[0], report.failures[1]
-	if spec.Node || spec.File != "test/e2e/gateway/a_test.go" || spec.Line != 7 || spec.first() != "Expected 201: got|503" {
-		t.Errorf("got %+v", spec)
-	}
-	if !node.Node || node.Name != "[ReportAfterSuite] leaves nothing behind" || node.Again != "E2E_KEEP=always go tool mage e2e:gateway" {
-		t.Errorf("got %+v", node)
-	}
-	text := (&SuiteError{Suite: "gateway", Counts: report.counts(), Failed: report.failures}).Error()
-	if !strings.Contains(text, "test/e2e/gateway/a_test.go:7: Expected 201: got|503\n") || strings.Contains(text, "request id 7") {
-		t.Errorf("got %s, want the first line of each failure", text)
-	}
-}
-
-func TestAFailureIsRepeatedByACommandThatSelectsItAlone(t *testing.T) {
-	report := reported(t, opened(t, func(c *Config) { c.Variant = Coverage }, nil))
-	again := report.failures[0].Again
-	focus, command, _ := strings.Cut(strings.TrimPrefix(again, "E2E_KEEP=always E2E_FOCUS='"), "' ")
-	if command != "E2E_COVERAGE=true go tool mage e2e:gateway" {
-		t.Errorf("got %s, want the same variant", again)
-	}
-	only, err := regexp.Compile(strings.ReplaceAll(focus, `'\''`, "'"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// What Ginkgo matches: the suite's text, a space and the spec's.
-	const whole = `Gateway The Gateway's answer when "late" says 100 %, (quoted)`
-	for text, want := range map[string]bool{whole: true, whole + " twice": false, "Gateway " + whole: false} {
-		if only.MatchString(text) != want {
-			t.Errorf("%s: %s: got %t", again, text, !want)
-		}
-	}
-}
-
-func TestSummaryAndAnnotations(t *testing.T) {
+func TestARunIsToldOfWhereItIsLookedFor(t *testing.T) {
 	var results bytes.Buffer
 	step := filepath.Join(t.TempDir(), "step-summary.md")
-	env := opened(t, func(c *Config) { c.Annotate, c.StepSummary = true, step }, &results)
-	env.suites = []suiteReport{reported(t, env)}
+	env := opened(t, func(c *Config) { c.Annotate, c.StepSummary, c.Job = true, step, "https://ci.example/1" }, &results)
 	broken := errors.New("unexpected EOF\nat 50 %")
-	for phase, outcome := range map[string]error{"load": broken, "suite": &SuiteError{Counts: "1 passed, 2 failed"}} {
-		_ = env.Timeline.Step(t.Context(), phase, "gateway", func(context.Context, *timeline.Step) error { return outcome })
-	}
+	_ = env.Timeline.Step(t.Context(), "load", "gateway", func(context.Context, *timeline.Step) error { return broken })
 	for range 2 {
-		if err := env.summarize(broken); err != nil {
-			t.Fatal(err)
-		}
+		env.tell(t.Context(), broken)
 	}
-	text, err := os.ReadFile(filepath.Join(env.Evidence, "summary.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		"## End to end (standard): failed\n",
-		"| gateway | 1 | 2 | 1 | 3.0 |\n",
-		"### gateway: The Gateway's answer when \"late\" says 100 %, (quoted)\n\n`test/e2e/gateway/a_test.go:7`\n\n    Expected 201: got|503\n    ```\n    request id 7\n",
-		"    E2E_KEEP=always E2E_FOCUS='^Gateway ",
-		"| load/gateway | failed | 0.0 | unexpected EOF ... |\n",
-		"| gateway: The Gateway lives | 1.0 |\n",
-	} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
+	text, err := os.ReadFile(filepath.Join(env.Evidence, report.SummaryFile))
+	if err != nil || !strings.Contains(string(text), "## End to end (standard): failed\n") || !strings.Contains(string(text), "| load/gateway | failed | 0.0 | unexpected EOF ... |\n") {
+		t.Errorf("got %s, %v", text, err)
 	}
 	if added, err := os.ReadFile(step); err != nil || string(added) != string(text)+string(text) {
 		t.Errorf("got %s, %v, want both summaries, one after the other", added, err)
 	}
-	lines := strings.Split(strings.TrimSpace(results.String()), "\n")
-	if len(lines) != 6 {
-		t.Fatalf("got %d annotations, want two specs and a step, twice:\n%s", len(lines), results.String())
-	}
-	if want := `::error file=test/e2e/gateway/a_test.go,line=7,title=The Gateway's answer when "late" says 100 %25%2C (quoted)::Expected 201: got|503%0A` + "```%0Arequest id 7%0A%0Aagain: "; !strings.HasPrefix(lines[0], want) {
-		t.Errorf("got %s, want %s", lines[0], want)
-	}
-	if got, want := lines[2], "::error title=load/gateway::unexpected EOF%0Aat 50 %25"; got != want {
+	if got, want := results.String(), strings.Repeat("::error title=load/gateway::unexpected EOF%0Aat 50 %25\n", 2); got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+	page, err := os.ReadFile(filepath.Join(env.Evidence, report.PageFile))
+	if err != nil || !strings.Contains(string(page), "https://ci.example/1") || !strings.Contains(string(page), "load/gateway: unexpected EOF") {
+		t.Errorf("got %v and a page without the job or the failure:\n%s", err, page)
+	}
+	// Again from the evidence alone, for whoever has nothing else.
+	if err := os.Remove(filepath.Join(env.Evidence, report.PageFile)); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := Report(t.Context(), env.Plan, &out, ""); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(strings.TrimSpace(out.String())); err != nil || !bytes.Equal(again, page) {
+		t.Errorf("got %v and another page at %s", err, out.String())
+	}
+}
+
+func TestARunIsWatchedFromItsFirstPhaseToItsEnd(t *testing.T) {
+	env := opened(t, nil, nil)
+	begun := 0
+	env.adapters.Monitor = func(ctx context.Context, opts monitor.Options, record *timeline.Recorder) *monitor.Monitor {
+		begun++
+		opts.Proc, opts.Period = t.TempDir(), time.Millisecond
+		record.Measure(timeline.Usage{At: time.Now(), Of: "postgresql", Cores: 1})
+		return monitor.Start(ctx, opts, record)
+	}
+	for range 2 {
+		_ = env.Do(t.Context(), Phase{Kind: "none"})
+	}
+	_ = env.Timeline.Step(t.Context(), "load", "x", func(context.Context, *timeline.Step) error { return nil })
+	if err := env.Diagnose(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(env.Evidence, report.PageFile))
+	if err != nil || begun != 1 || env.watch != nil || !strings.Contains(string(page), "<span>postgresql</span>") {
+		t.Errorf("got %v, begun %d times, watched still %v", err, begun, env.watch != nil)
+	}
+}
+
+func TestThereIsNoReportOfNoRun(t *testing.T) {
+	env := opened(t, nil, nil)
+	if err := Report(t.Context(), env.Plan, io.Discard, ""); err == nil || err.Error() != ".e2e/last: there is no run yet; run: go tool mage e2e:all" {
+		t.Errorf("got %v", err)
+	}
+	step := filepath.Join(t.TempDir(), "step-summary.md")
+	env.StepSummary = step
+	env.tell(t.Context(), errors.New("ended before its first step"))
+	if text, err := os.ReadFile(step); err != nil || !strings.Contains(string(text), "ended before its first step") {
+		t.Errorf("got %s, %v", text, err)
 	}
 }
 
 func TestNothingIsAnnotatedElsewhere(t *testing.T) {
 	var results bytes.Buffer
 	env := opened(t, nil, &results)
-	env.suites = []suiteReport{reported(t, env)}
-	if err := env.summarize(nil); err != nil {
-		t.Fatal(err)
-	}
+	_ = env.Timeline.Step(t.Context(), "load", "gateway", func(context.Context, *timeline.Step) error { return errors.New("broken") })
+	env.tell(t.Context(), errors.New("broken"))
 	if results.Len() > 0 {
 		t.Errorf("got %s", results.String())
 	}

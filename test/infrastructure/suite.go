@@ -3,10 +3,12 @@ package infrastructure
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,6 +18,7 @@ import (
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -29,7 +32,7 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 	}
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
 		binary, ginkgo := e.suiteBinary(p.Name), e.ginkgo(p.Name)
-		err := e.compile(ctx, p, step, []string{binary, ginkgo}, func() error {
+		err := e.compile(p, step, []string{binary, ginkgo}, func() error {
 			args, env := []string{"go", "test", "-c"}, goEnv
 			if e.compiler(ctx) {
 				args, env = append(args, "-race"), append([]string{"CGO_ENABLED=1"}, goEnv...)
@@ -83,7 +86,7 @@ func (c SuiteConfig) String() string {
 	var set []string
 	for _, variable := range []struct{ name, value string }{{"E2E_FOCUS", c.Focus}, {"E2E_SKIP", c.Skip}, {"E2E_LABELS", c.Labels}} {
 		if variable.value != "" {
-			set = append(set, variable.name+"="+quote(variable.value))
+			set = append(set, variable.name+"="+report.Quote(variable.value))
 		}
 	}
 	return strings.Join(set, " ")
@@ -96,29 +99,68 @@ func (e *Environment) selects(ctx context.Context, name string) error {
 	if len(selection) == 0 || !slices.Contains(e.Goals, Phase{RunSuite, name}) {
 		return nil
 	}
-	file := e.state.Build(name + ".selected.json")
-	err := e.adapters.Runner.Run(ctx, command.Cmd{
-		Args: slices.Concat([]string{e.suiteBinary(name), "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: goEnv,
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", e.Config.Suite, err)
+	binary, file := e.suiteBinary(name), e.state.Build(name+".selected.json")
+	counted, err := readDryRun(file)
+	if err != nil || !counted.of(e.Config.Suite) || !newer(file, binary) {
+		err := e.adapters.Runner.Run(ctx, command.Cmd{
+			Args: slices.Concat([]string{binary, "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: append([]string{command.Race()}, goEnv...),
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.Config.Suite, err)
+		}
+		if counted, err = readDryRun(file); err != nil {
+			return err
+		}
 	}
-	report, err := e.readReport(file, name)
-	if err != nil {
-		return err
-	}
+	count := counted.PreRunStats
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.selected[name] = report.passed
+	e.selected[name] = count.SpecsThatWillRun
 	for _, goal := range e.Goals {
 		if count, known := e.selected[goal.Name]; goal.Kind == RunSuite && (!known || count > 0) {
 			return nil
 		}
 	}
-	if report.passed == 0 {
-		return fmt.Errorf("%s: matches none of %d specs", e.Config.Suite, report.notSelected)
+	if count.SpecsThatWillRun == 0 {
+		return fmt.Errorf("%s: matches none of %d specs", e.Config.Suite, count.TotalSpecs)
 	}
 	return nil
+}
+
+// dryRun is the part of the JSON report of a dry run that is read here.
+type dryRun struct {
+	PreRunStats struct{ TotalSpecs, SpecsThatWillRun int }
+	SuiteConfig struct {
+		FocusStrings, SkipStrings []string
+		LabelFilter               string
+	}
+}
+
+func readDryRun(file string) (dryRun, error) {
+	var reports []dryRun
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(data, &reports)
+	}
+	if err == nil && len(reports) != 1 {
+		err = fmt.Errorf("of %d suites, not of one", len(reports))
+	}
+	if err != nil {
+		return dryRun{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return reports[0], nil
+}
+
+// of tells whether it was asked for the same specs.
+func (d dryRun) of(c SuiteConfig) bool {
+	return strings.Join(d.SuiteConfig.FocusStrings, "\n") == c.Focus && strings.Join(d.SuiteConfig.SkipStrings, "\n") == c.Skip && d.SuiteConfig.LabelFilter == c.Labels
+}
+
+// newer tells whether a file was written after another.
+func newer(file, than string) bool {
+	a, errA := os.Stat(file)
+	b, errB := os.Stat(than)
+	return errA == nil && errB == nil && a.ModTime().After(b.ModTime())
 }
 
 // runSuite writes target.json and runs the suite against the environment. Its JUnit
@@ -163,35 +205,57 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		err := e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
-			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile(), "E2E_ALONE=true"}, goEnv...),
+			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile(), "E2E_ALONE=true", command.Race()}, goEnv...),
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.Flush()
-		report, reportErr := e.readReport(filepath.Join(e.Evidence, "junit", name+".json"), name)
+		ran, reportErr := report.ReadSuite(filepath.Join(e.Evidence, "junit", name+".json"), name, e.Root, e.Variant == Coverage)
 		if reportErr != nil {
 			return cmp.Or(err, reportErr)
 		}
-		e.mu.Lock()
-		e.suites = append(e.suites, report)
-		e.mu.Unlock()
-		step.Detail("%s", report.counts())
+		step.Detail("%s", ran.Counts())
 		if err == nil {
 			return nil
 		}
 		var exit *command.Error
-		if len(report.failures) == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
-			if len(report.reasons) > 0 {
-				return fmt.Errorf("%s: %w", strings.Join(report.reasons, "; "), err)
+		if ran.Failed == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
+			if len(ran.Reasons) > 0 {
+				return fmt.Errorf("%s: %w", strings.Join(ran.Reasons, "; "), err)
 			}
 			return err
 		}
-		return &SuiteError{Suite: name, Counts: report.counts(), Failed: report.failures}
+		return &SuiteError{Suite: name, Counts: ran.Counts(), Failed: ran.Failures()}
 	})
+}
+
+// SuiteError is a suite that ran and in which specs failed.
+type SuiteError struct {
+	Suite  string
+	Counts string
+	Failed []report.Failure
+}
+
+// shownSpecs is how many failed specs the last lines on the screen name; all stand
+// in the log, the JUnit report and the page.
+const shownSpecs = 10
+
+// Error names the specs, why each failed, and how to repeat it on the kept cluster.
+func (e *SuiteError) Error() string {
+	var b strings.Builder
+	fmt.Fprint(&b, e.Counts)
+	for i, failure := range e.Failed {
+		if i == shownSpecs {
+			fmt.Fprintf(&b, "\n  and %d more", len(e.Failed)-shownSpecs)
+			break
+		}
+		fmt.Fprintf(&b, "\n  %s\n    %s:%d: %s\n    again: %s", failure.Name, failure.File, failure.Line, failure.Brief(), failure.Again)
+	}
+	return b.String()
 }
 
 // writeTarget describes the deployed environment to the suites.
 func (e *Environment) writeTarget(ctx context.Context) error {
-	nodes, err := e.adapters.Cluster.Nodes(ctx)
+	nodes, err := e.nodes(ctx)
 	if err != nil {
 		return err
 	}
@@ -199,7 +263,7 @@ func (e *Environment) writeTarget(ctx context.Context) error {
 	if !slices.Contains(nodes, first) {
 		return fmt.Errorf("cluster %s: its node %s does not run", e.ClusterName, first)
 	}
-	mapped, err := e.adapters.Cluster.Ports(ctx, first)
+	mapped, err := e.ports(ctx, first)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package manifests_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -84,7 +85,42 @@ func pods(t *testing.T, objs []*unstructured.Unstructured) []corev1.PodTemplateS
 	for _, j := range kinds[batchv1.Job](t, objs, "Job") {
 		all = append(all, j.Spec.Template)
 	}
+	for _, c := range kinds[batchv1.CronJob](t, objs, "CronJob") {
+		all = append(all, c.Spec.JobTemplate.Spec.Template)
+	}
 	return all
+}
+
+// TestNobodyButPostgreSQLHasItsSuperuser: neither services nor migrations need him, and only
+// migrations and retention need the owner of the tables.
+func TestNobodyButPostgreSQLHasItsSuperuser(t *testing.T) {
+	who := map[string][]string{}
+	for _, pod := range pods(t, overlay(t, "base")) {
+		for _, volume := range pod.Spec.Volumes {
+			secrets := []string{}
+			if volume.Secret != nil {
+				secrets = append(secrets, volume.Secret.SecretName)
+			}
+			if volume.Projected != nil {
+				for _, source := range volume.Projected.Sources {
+					if source.Secret != nil {
+						secrets = append(secrets, source.Secret.Name)
+					}
+				}
+			}
+			for _, secret := range secrets {
+				who[secret] = append(who[secret], pod.Spec.Containers[0].Name)
+			}
+		}
+	}
+	for secret, want := range map[string]string{
+		"postgresql-superuser-credentials": "[postgresql]", "postgresql-credentials": "[postgresql migrations retention]",
+		"data-storage-checkpoints": "[datastorage retention]",
+	} {
+		if got := fmt.Sprint(who[secret]); got != want {
+			t.Errorf("%s: mounted by %s, want %s", secret, got, want)
+		}
+	}
 }
 
 func TestBaseIsForAnyCluster(t *testing.T) {

@@ -26,7 +26,7 @@ var reachable = map[string]map[string][]int32{
 	"gateway":     {"sender": {8080}, "prometheus": {8080, 9090}, "dns": {8080}}, // any namespace
 	"datastorage": {"gateway": {8080}, "prometheus": {9090}},
 	"postgresql":  {"datastorage": {5432}, "migrations": {5432}},
-	"redis":       {"datastorage": {6379}},
+	"redis":       {"datastorage": {6379}, "migrations": {6379}}, // retention's pods, which have the same labels
 	"dns":         {"gateway": {53}, "datastorage": {53}, "postgresql": {53}, "redis": {53}, "migrations": {53}, "intruder": {53}},
 	"api server":  {"gateway": {6443}, "datastorage": {6443}},
 }

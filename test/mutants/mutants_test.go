@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
 const root = "../.."
@@ -102,12 +103,12 @@ func TestChosenKeepsAServicesMutantsTogether(t *testing.T) {
 }
 
 func TestOnlyASpecNotices(t *testing.T) {
-	spec, node := infrastructure.FailedSpec{Name: "a spec"}, infrastructure.FailedSpec{Name: "[BeforeSuite]", Node: true}
-	specs, err := noticed(&infrastructure.SuiteError{Failed: []infrastructure.FailedSpec{node, spec}})
+	spec, node := report.Failure{Name: "a spec"}, report.Failure{Name: "[BeforeSuite]", Node: true}
+	specs, err := noticed(&infrastructure.SuiteError{Failed: []report.Failure{node, spec}})
 	if err != nil || len(specs) != 1 || specs[0] != "a spec" {
 		t.Errorf("got %v, %v, want the spec", specs, err)
 	}
-	for _, other := range []error{&infrastructure.SuiteError{Failed: []infrastructure.FailedSpec{node}}, context.DeadlineExceeded} {
+	for _, other := range []error{&infrastructure.SuiteError{Failed: []report.Failure{node}}, context.DeadlineExceeded} {
 		if specs, err := noticed(other); err == nil || len(specs) > 0 {
 			t.Errorf("%v: got %v, %v, want an error", other, specs, err)
 		}

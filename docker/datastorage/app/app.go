@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"kubernaut.ai/e2e/docker/datastorage/checkpoint"
 	"kubernaut.ai/e2e/docker/datastorage/httpapi"
 	"kubernaut.ai/e2e/docker/datastorage/intake"
 	"kubernaut.ai/e2e/docker/datastorage/metrics"
@@ -126,6 +127,11 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 		health.Check{Reason: redisUnreachable, Probe: dlq.Ping, Refuses: queue.Refuses},
 		health.Check{Reason: "schema_outdated", Probe: store.CheckSchema, Refuses: postgres.Refuses},
 	)
+	key, err := s.Checkpoints.Key()
+	if err != nil {
+		return nil, err
+	}
+	keeper := &checkpoint.Keeper{Store: store, Outside: dlq, Key: key, Observer: counts, Log: log, Interval: s.Checkpoints.Interval}
 	reviewer, err := newReviewer(opts, s)
 	if err != nil {
 		return nil, err
@@ -136,12 +142,13 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 			Away:      func() bool { return state.Failed(databaseUnreachable) },
 			QueueAway: func() bool { return state.Failed(redisUnreachable) },
 		}),
-		Reader:  store,
-		Access:  reviewer.Middleware,
-		Ready:   state.Ready,
-		Metrics: counts,
-		Log:     log,
-		Timeout: s.Server.RequestTimeout, MaxBodyBytes: s.Server.MaxBodyBytes, Now: time.Now,
+		Reader:   store,
+		Verifier: keeper,
+		Access:   reviewer.Middleware,
+		Ready:    state.Ready,
+		Metrics:  counts,
+		Log:      log,
+		Timeout:  s.Server.RequestTimeout, MaxBodyBytes: s.Server.MaxBodyBytes, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -164,6 +171,7 @@ func assemble(opts Options, s settings.Settings, log *slog.Logger, store *postgr
 		Tasks: []lifecycle.Task{
 			{Name: "health", Run: state.Run},
 			{Name: "partitions", Run: func(ctx context.Context) error { return store.KeepMonths(ctx, log) }},
+			{Name: "checkpoints", Run: keeper.Run},
 			{Name: "drain", Run: queue.NewDrainer(dlq, store, counts, log, s.Database.Timeout).Run},
 		},
 		Hooks: []lifecycle.Hook{

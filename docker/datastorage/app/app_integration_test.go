@@ -169,7 +169,7 @@ func start(t *testing.T) *service {
 	t.Setenv("PGOPTIONS", "-c search_path="+s.config.ConnConfig.RuntimeParams["search_path"])
 	redis, _, _ := testenv.Redis(t)
 	empty := func(ctx context.Context) {
-		if err := redis.Del(ctx, queue.Stream, queue.Stream+":chains", queue.DeadStream).Err(); err != nil {
+		if err := redis.Del(ctx, queue.Stream, queue.Stream+":chains", queue.Stream+":checkpoint", queue.DeadStream).Err(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -213,12 +213,13 @@ server:
   metricsAddr: 127.0.0.1:0
   drainDelay: 100ms
   tls: {certFile: %s, keyFile: %s}
-database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 2s, drainTimeout: 3s}
+database: {host: %s, port: %s, name: %q, user: %q, passwordFile: %s, sslMode: disable, timeout: 1s, drainTimeout: 1500ms}
 redis: {addr: "%s"}
+checkpoints: {keyFile: %s, interval: 50ms}
 logging: {level: debug}
 `, write("tls.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))),
 		write("tls.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))),
-		host, port, conn.Database, conn.User, write("password", conn.Password), s.dlq.addr))}
+		host, port, conn.Database, conn.User, write("password", conn.Password), s.dlq.addr, write("key", strings.Repeat("k", 32))))}
 
 	running, err := app.New(s.opts)
 	if err != nil {

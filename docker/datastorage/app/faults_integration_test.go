@@ -141,13 +141,13 @@ func TestGaugesMoveDuringADrain(t *testing.T) {
 	s.database.cut()
 	until(t, "not_readydatabase_unreachable", s.readiness)
 	for i := range 3 {
-		batch := make([]client.EventRequest, 100)
+		batch := make([]client.EventRequest, 50)
 		for j := range batch {
 			batch[j] = event(fmt.Sprintf("c-%d", i))
 		}
 		s.create(t, 202, batch...)
 	}
-	until(t, "300", func(t *testing.T) string { return s.gauge(t, "datastorage_dlq_depth") })
+	until(t, "150", func(t *testing.T) string { return s.gauge(t, "datastorage_dlq_depth") })
 	s.database.restore(t)
 	seen := map[string]bool{}
 	until(t, "0", func(t *testing.T) string {
@@ -156,7 +156,7 @@ func TestGaugesMoveDuringADrain(t *testing.T) {
 		return depth
 	})
 	delete(seen, "0")
-	delete(seen, "300")
+	delete(seen, "150")
 	if len(seen) == 0 {
 		t.Error("the depth stood still while the queue was drained")
 	}
@@ -218,7 +218,7 @@ func TestReadersHurtNoWriter(t *testing.T) {
 			RAISE EXCEPTION 'not yet'; END IF; END $$`) == nil)
 	})
 	began := time.Now()
-	for time.Since(began) < 5*time.Second {
+	for time.Since(began) < 4*time.Second {
 		if got := s.readiness(t); got != "ready" {
 			t.Errorf("while readers wait the service is %s", got)
 			break

@@ -14,8 +14,8 @@ import (
 )
 
 // Migrate brings the database to this binary's schema, makes the role that the server uses
-// when one is configured, and makes the partitions for the months to come. It waits, with back-off, for a database that is not there yet,
-// until ctx ends.
+// when one is configured, and makes the partitions for the months to come. It waits, with
+// back-off, for a database that is not there yet, until ctx ends.
 func Migrate(ctx context.Context, opts Options) error {
 	s, err := settings.LoadDatabase(opts.ConfigPath)
 	if err != nil {

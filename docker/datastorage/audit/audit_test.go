@@ -190,11 +190,8 @@ func TestVerifierFindsTheFirstBreak(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			events, end := chainOf(t, 5)
 			events = c.tamper(events, &end)
-			v := NewVerifier(Link{}, end)
-			for _, e := range events {
-				v.Next(e)
-			}
-			length, broken := v.Result()
+			got := verify(events, Ends{Written: end})
+			length, broken := got.Length, got.Broken
 			if length != int64(len(events)) {
 				t.Errorf("got length %d, want %d", length, len(events))
 			}
@@ -217,9 +214,74 @@ func rehash(e *Stored, last Link) {
 	e.Link = e.After(last)
 }
 
+func verify(events []*Stored, ends Ends) Verified {
+	v := NewVerifier(Verified{}, ends)
+	for _, e := range events {
+		v.Next(e)
+	}
+	return v.Result()
+}
+
 func TestVerifierOfNothing(t *testing.T) {
-	if length, broken := NewVerifier(Link{}, Link{}).Result(); length != 0 || broken != nil {
-		t.Errorf("got %d, %+v", length, broken)
+	if got := verify(nil, Ends{}); got.Length != 0 || got.Broken != nil {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestVerifierKnowsWhatWasSigned does what the owner of a database can: audit_chains says
+// what the events say.
+func TestVerifierKnowsWhatWasSigned(t *testing.T) {
+	const signed = 4 // of 5
+	month := time.Date(now.Year(), now.Month()-2, 1, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		tamper   func(events []*Stored, ends *Ends) []*Stored
+		position int64 // 0 means valid
+		reason   string
+		removed  int64
+	}{
+		"as written":                    {func(e []*Stored, _ *Ends) []*Stored { return e }, 0, "", 0},
+		"cut off behind what is signed": {func(e []*Stored, ends *Ends) []*Stored { ends.Written = e[3].Link; return e[:4] }, 0, "", 0},
+		"cut off":                       {func(e []*Stored, ends *Ends) []*Stored { ends.Written = e[2].Link; return e[:3] }, 4, Missing, 0},
+		"gone":                          {func(_ []*Stored, ends *Ends) []*Stored { ends.Written = Link{}; return nil }, 1, Missing, 0},
+		"written again": {func(e []*Stored, ends *Ends) []*Stored {
+			for i := 2; i < 5; i++ {
+				rehash(e[i], e[i-1].Link)
+			}
+			ends.Written = e[4].Link
+			return e
+		}, signed, Changed, 0},
+		"the first removed by policy": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = month; return e[2:] }, 0, "", 2},
+		"one in between removed by policy": {func(e []*Stored, ends *Ends) []*Stored {
+			e[0].Timestamp = month
+			var last Link
+			for i := range e {
+				rehash(e[i], last)
+				last = e[i].Link
+			}
+			*ends = Ends{Written: last, Removed: month}
+			return append(e[:1:1], e[2:]...)
+		}, 0, "", 1},
+		"all removed by policy":            {func(_ []*Stored, ends *Ends) []*Stored { ends.Removed = month; return nil }, 0, "", 5},
+		"removed, and then cut off":        {func(e []*Stored, ends *Ends) []*Stored { ends.Removed, ends.Written = month, e[2].Link; return e[2:3] }, 4, Missing, 2},
+		"a gap too young for the policy":   {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = month; return append(e[:1:1], e[2:]...) }, 2, Missing, 0},
+		"the end too young for the policy": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = month; return e[:4] }, 5, Missing, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events, end := chainOf(t, 5)
+			kept := events[signed-1].Link
+			ends := Ends{Written: end, Signed: signed, Valid: func(l Link) bool { return l == kept }}
+			events = c.tamper(events, &ends)
+			got := verify(events, ends)
+			if got.Length != int64(len(events)) || got.Removed != c.removed {
+				t.Errorf("got %+v", got)
+			}
+			if c.position == 0 && got.Broken != nil {
+				t.Errorf("got %+v, want a whole chain", got.Broken)
+			}
+			if c.position != 0 && (got.Broken == nil || got.Broken.Position != c.position || got.Broken.Reason != c.reason) {
+				t.Errorf("got %+v, want %s at %d", got.Broken, c.reason, c.position)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package audit
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -27,6 +28,12 @@ func (e *Event) After(last Link) Link {
 	return next
 }
 
+// Whole reports whether the event is the one that its hash was computed of. The data become
+// canonical: PostgreSQL gives them back in its own order of members.
+func (e *Stored) Whole() bool {
+	return e.normalizeData() == nil && e.After(Link{Position: e.Position - 1, Hash: e.Previous}) == e.Link
+}
+
 // Reasons why a chain is broken.
 const (
 	Changed = "changed" // the event is not the one that was written
@@ -41,73 +48,99 @@ type Break struct {
 	Reason   string    // Changed, Missing or Unknown
 }
 
+// Ends is what is known of a chain beside its events.
+type Ends struct {
+	Written Link            // its end as audit_chains has it; the zero Link when nothing was written
+	Signed  int64           // the position of the newest end that was signed; 0 when none was
+	Valid   func(Link) bool // whether a link is the end that was signed
+	Removed time.Time       // events before this time were removed by policy; zero when none were
+}
+
 // Verifier computes a chain again from the events that are stored. Feed it each of
 // them in the order of their positions, then ask for the Break.
 type Verifier struct {
-	end   Link  // the end of the chain as it was written
-	last  Link  // the link computed last
-	count int64 // events seen
-	found *Break
+	ends Ends
+	from Link // verified before, and the event at it not yet seen
+	at   Verified
+	seen time.Time // the latest timestamp among the events so far
 }
 
-// NewVerifier returns a Verifier for a chain that was written up to the link end; the zero
-// Link when nothing was written. It goes on behind from, up to which the chain was
-// verified before; the zero Link begins at the beginning.
-func NewVerifier(from, end Link) *Verifier {
-	return &Verifier{end: end, last: from, count: from.Position}
+// NewVerifier returns a Verifier that goes on behind from, up to which the chain was
+// verified before and the event at which is fed again; the zero Verified begins at the
+// beginning.
+func NewVerifier(from Verified, ends Ends) *Verifier {
+	return &Verifier{ends: ends, from: from.Last, at: Verified{Length: from.Last.Position - from.Removed, Last: from.Last, Removed: from.Removed}}
 }
-
-// Last returns the link up to which the chain is whole.
-func (v *Verifier) Last() Link { return v.last }
 
 // Next looks at the next stored event.
 func (v *Verifier) Next(event *Stored) {
-	v.count++
-	if v.found != nil {
+	defer func() {
+		if event.Timestamp.After(v.seen) {
+			v.seen = event.Timestamp
+		}
+	}()
+	if v.from.Position > 0 && event.Position == v.from.Position && event.Hash == v.from.Hash {
+		v.from = Link{}
 		return
 	}
-	position := v.last.Position + 1
-	broken := func(reason string) { v.found = &Break{position, event.ID, reason} }
-	if event.Position < position || event.Position > v.end.Position {
+	v.at.Length++
+	if v.at.Broken != nil {
+		return
+	}
+	position := v.at.Last.Position + 1
+	broken := func(reason string) { v.at.Broken = &Break{position, event.ID, reason} }
+	if event.Position < position || event.Position > v.ends.Written.Position {
 		broken(Unknown)
 		return
 	}
 	if event.Position > position {
-		broken(Missing)
-		return
+		if !v.gap(event.Position - position) {
+			broken(Missing)
+			return
+		}
+		v.at.Last = Link{Position: event.Position - 1, Hash: event.Previous}
 	}
-	// PostgreSQL gives the data back in its own order of members.
-	if event.normalizeData() != nil {
+	if event.Previous != v.at.Last.Hash || !event.Whole() || event.Position == v.ends.Signed && !v.ends.Valid(event.Link) {
 		broken(Changed)
 		return
 	}
-	computed := event.After(v.last)
-	if computed != event.Link {
-		broken(Changed)
-		return
-	}
-	v.last = computed
+	v.at.Last = event.Link
 }
 
-// SoFar returns how many events there were and the first break among them, or nil.
-func (v *Verifier) SoFar() (length int64, broken *Break) { return v.count, v.found }
-
-// Result returns how many events are stored and the first break, nil for a chain
-// that is whole.
-func (v *Verifier) Result() (length int64, broken *Break) {
-	switch {
-	case v.found != nil:
-	case v.last.Position < v.end.Position:
-		v.found = &Break{Position: v.last.Position + 1, Reason: Missing}
-	case v.last.Hash != v.end.Hash:
-		v.found = &Break{Position: v.last.Position, Reason: Changed}
+// gap reports whether the next n events may have been removed by policy, and counts them
+// then. An event was inserted at most MaxAhead before and MaxBack after its own time, so
+// nothing that old stands behind one that is younger by more than both.
+func (v *Verifier) gap(n int64) bool {
+	if v.ends.Removed.IsZero() || v.seen.After(v.ends.Removed.Add(MaxBack+MaxAhead)) {
+		return false
 	}
-	return v.count, v.found
+	v.at.Removed += n
+	return true
+}
+
+// SoFar returns what was found, when more events follow.
+func (v *Verifier) SoFar() Verified { return v.at }
+
+// Result returns what was found, when no event follows.
+func (v *Verifier) Result() Verified {
+	v.at.Complete = true
+	last, written := v.at.Last, v.ends.Written
+	switch {
+	case v.at.Broken != nil:
+	case last.Position < max(written.Position, v.ends.Signed):
+		if written.Position < v.ends.Signed || !v.gap(written.Position-last.Position) {
+			v.at.Broken = &Break{Position: last.Position + 1, Reason: Missing}
+		}
+	case last.Hash != written.Hash:
+		v.at.Broken = &Break{Position: last.Position, Reason: Changed}
+	}
+	return v.at
 }
 
 // Verified is how far a chain was verified.
 type Verified struct {
 	Length   int64  // events seen, those of earlier parts included
+	Removed  int64  // events that are gone by policy
 	Last     Link   // up to which the chain is whole
 	Broken   *Break // the first break, or nil
 	Complete bool   // the end of the chain was reached

@@ -167,3 +167,7 @@ func (e *ConflictError) Error() string {
 
 // ErrNotFound is in the chain of an error about an event that is not stored.
 var ErrNotFound = errors.New("no such event")
+
+// ErrTampered is in the chain of an error about what is stored and cannot be what was
+// written.
+var ErrTampered = errors.New("the audit trail is not what was written")

@@ -118,15 +118,16 @@ func (r *Reader) End() error {
 	return nil
 }
 
-// Object reads an object. For each member, fn must read the value.
-func (r *Reader) Object(fn func(name string) error) error {
+// Object reads an object. For each member, fn must read the value; the name is valid until
+// it does.
+func (r *Reader) Object(fn func(name []byte) error) error {
 	return r.list('{', '}', func(int) error {
 		r.Next()
 		mark := len(r.names)
 		if err := r.text(&r.names); err != nil {
 			return err
 		}
-		name := string(r.names[mark:])
+		name := r.names[mark:]
 		r.names = r.names[:mark]
 		if err := r.skip(':'); err != nil {
 			return err

@@ -12,38 +12,50 @@ func (r *Reader) text(dst *[]byte) error {
 	if r.at >= len(r.in) || r.in[r.at] != '"' {
 		return r.unexpected()
 	}
-	out := *dst
-	for i := r.at + 1; i < len(r.in); {
-		// What needs no care is copied at once.
-		from := i
-		for i < len(r.in) && r.in[i] >= ' ' && r.in[i] < utf8.RuneSelf && r.in[i] != '"' && r.in[i] != '\\' {
-			i++
+	var buffer [utf8.UTFMax]byte
+	for i := r.at + 1; ; {
+		plain, char, next, err := r.part(i, buffer[:0])
+		if err != nil {
+			return err
 		}
-		out = append(out, r.in[from:i]...)
-		if i == len(r.in) {
-			break
-		}
-		switch c := r.in[i]; {
-		case c == '"':
-			r.at, *dst = i+1, out
+		*dst = append(append(*dst, plain...), char...)
+		if i = next; i == 0 {
 			return nil
-		case c < ' ':
-			r.at = i
-			return r.syntax("control character in a string")
-		case c == '\\':
-			var ok bool
-			if out, i, ok = unescape(out, r.in, i); !ok {
-				r.at = min(i, len(r.in))
-				return r.syntax("bad escape in a string")
-			}
-		default:
-			char, size := utf8.DecodeRune(r.in[i:])
-			out = utf8.AppendRune(out, char)
-			i += size
 		}
 	}
-	r.at = len(r.in)
-	return r.syntax("unexpected end of a string")
+}
+
+// part reads a part of a string from i on: text that stands for itself, and one character
+// that does not, which it appends to buffer. Next is the place behind it, and 0 behind the
+// end of the string, where the reader is then.
+func (r *Reader) part(i int, buffer []byte) (plain, char []byte, next int, err error) {
+	from := i
+	for i < len(r.in) && r.in[i] >= ' ' && r.in[i] < utf8.RuneSelf && r.in[i] != '"' && r.in[i] != '\\' {
+		i++
+	}
+	plain = r.in[from:i]
+	if i == len(r.in) {
+		r.at = i
+		return nil, nil, 0, r.syntax("unexpected end of a string")
+	}
+	switch c := r.in[i]; {
+	case c == '"':
+		r.at = i + 1
+		return plain, nil, 0, nil
+	case c < ' ':
+		r.at = i
+		return nil, nil, 0, r.syntax("control character in a string")
+	case c == '\\':
+		var ok bool
+		if char, next, ok = unescape(buffer, r.in, i); !ok {
+			r.at = min(next, len(r.in))
+			return nil, nil, 0, r.syntax("bad escape in a string")
+		}
+		return plain, char, next, nil
+	default:
+		wide, size := utf8.DecodeRune(r.in[i:])
+		return plain, utf8.AppendRune(buffer, wide), i + size, nil
+	}
 }
 
 // unescape appends what the escape at i says, and returns the place behind it.
@@ -108,46 +120,26 @@ func unit(in []byte, i int) (rune, bool) {
 func (r *Reader) quoted() error {
 	mark := len(r.out)
 	r.out = append(r.out, '"')
-	for i := r.at + 1; i < len(r.in); {
-		from := i
-		for i < len(r.in) && r.in[i] >= ' ' && r.in[i] < utf8.RuneSelf && r.in[i] != '"' && r.in[i] != '\\' {
-			i++
+	var buffer [utf8.UTFMax]byte
+	for i := r.at + 1; ; {
+		plain, char, next, err := r.part(i, buffer[:0])
+		if err != nil {
+			return err
 		}
-		r.out = append(r.out, r.in[from:i]...)
-		if i == len(r.in) {
-			break
-		}
-		var buffer [utf8.UTFMax]byte
-		piece := buffer[:0]
-		switch c := r.in[i]; {
-		case c == '"':
-			r.at, r.out = i+1, append(r.out, '"')
+		r.out = append(r.out, plain...)
+		if next == 0 {
+			r.out = append(r.out, '"')
 			return nil
-		case c < ' ':
-			r.at = i
-			return r.syntax("control character in a string")
-		case c == '\\':
-			var ok bool
-			if piece, i, ok = unescape(piece, r.in, i); !ok {
-				r.at = min(i, len(r.in))
-				return r.syntax("bad escape in a string")
-			}
-			if piece[0] == 0 {
-				r.out = r.out[:mark]
-				return &ValueError{Reason: nulReason}
-			}
-		default:
-			char, size := utf8.DecodeRune(r.in[i:])
-			piece = utf8.AppendRune(piece, char)
-			i += size
 		}
-		if cap(r.out)-len(r.out) < 2*len(piece)+2 {
+		if char[0] == 0 {
+			r.out = r.out[:mark]
+			return &ValueError{Reason: nulReason}
+		}
+		if i = next; cap(r.out)-len(r.out) < 2*len(char)+2 {
 			r.out = slices.Grow(r.out, 3*(len(r.in)-i)+maxDigits)
 		}
-		r.out = appendEscaped(r.out, piece)
+		r.out = appendEscaped(r.out, char)
 	}
-	r.at = len(r.in)
-	return r.syntax("unexpected end of a string")
 }
 
 const hex = "0123456789abcdef"

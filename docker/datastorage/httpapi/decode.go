@@ -19,7 +19,7 @@ import (
 // through the generated code: its way over maps costs sixty times a body's size, and
 // most of the time that a write takes.
 type decoder struct {
-	fields   map[string]field
+	fields   map[string]*field
 	required []string
 	most     int // events in a batch
 	longest  int // bytes of an event's data in its canonical form
@@ -27,6 +27,8 @@ type decoder struct {
 
 // field is a member of an event, and what the document says of it.
 type field struct {
+	name   string
+	bit    uint64 // its own, in a set of members
 	schema *openapi3.Schema
 	read   func(r *canonical.Reader, schema *openapi3.Schema, e *audit.Event) error
 }
@@ -37,7 +39,7 @@ type field struct {
 func newDecoder(spec *openapi3.T, longest int64) (*decoder, error) {
 	const batchPath = "/api/v1/audit/events/batch"
 	schema := spec.Components.Schemas["EventRequest"].Value
-	d := &decoder{fields: map[string]field{}, required: schema.Required, longest: int(longest)}
+	d := &decoder{fields: map[string]*field{}, required: schema.Required, longest: int(longest)}
 	batch := spec.Paths.Value(batchPath).Post.RequestBody.Value.Content["application/json"].Schema.Value
 	if batch.MaxItems == nil {
 		return nil, errors.New("OpenAPI document: a batch has no maxItems")
@@ -89,7 +91,7 @@ func newDecoder(spec *openapi3.T, longest int64) (*decoder, error) {
 		if !ok {
 			return nil, fmt.Errorf("OpenAPI document: EventRequest.%s is no member of an event", name)
 		}
-		d.fields[name] = field{property.Value, read}
+		d.fields[name] = &field{name, 1 << len(d.fields), property.Value, read}
 	}
 	return d, nil
 }
@@ -115,6 +117,10 @@ func (d *decoder) batch(body []byte) ([]audit.Event, error) {
 		if i == d.most {
 			return &audit.InvalidError{Reason: fmt.Sprintf("the maximum number of items is %d", d.most)}
 		}
+		if i == cap(events) {
+			// What the first ones took tells how many there are, about.
+			events = slices.Grow(events, min(d.most-i, 1+i*(len(body)-r.Offset())/r.Offset()))
+		}
 		events = append(events, audit.Event{})
 		if err := d.event(r, &events[i]); err != nil {
 			return asked("["+strconv.Itoa(i)+"]", err)
@@ -135,23 +141,23 @@ func (d *decoder) event(r *canonical.Reader, e *audit.Event) error {
 	if r.Next() != '{' {
 		return wrong(r, "must be an object")
 	}
-	seen := make([]string, 0, 24)
-	err := r.Object(func(name string) error {
-		f, ok := d.fields[name]
+	var seen uint64
+	err := r.Object(func(name []byte) error {
+		f, ok := d.fields[string(name)]
 		switch {
 		case !ok:
-			return &audit.InvalidError{Path: name, Reason: "is not a member of an event" + didYouMean(name, d.fields)}
-		case slices.Contains(seen, name):
-			return &audit.InvalidError{Path: name, Reason: "is given twice"}
+			return &audit.InvalidError{Path: string(name), Reason: "is not a member of an event" + didYouMean(string(name), d.fields)}
+		case seen&f.bit != 0:
+			return &audit.InvalidError{Path: f.name, Reason: "is given twice"}
 		}
-		seen = append(seen, name)
-		return within(name, f.read(r, f.schema, e))
+		seen |= f.bit
+		return within(f.name, f.read(r, f.schema, e))
 	})
 	if err != nil {
 		return err
 	}
 	for _, name := range d.required {
-		if !slices.Contains(seen, name) {
+		if seen&d.fields[name].bit == 0 {
 			return &audit.InvalidError{Path: name, Reason: "is required"}
 		}
 	}

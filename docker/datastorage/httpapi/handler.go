@@ -13,8 +13,9 @@ import (
 // handler implements the generated interface. Errors are turned into problems by
 // answerError.
 type handler struct {
-	reader reader
-	now    func() time.Time
+	reader   reader
+	verifier verifier
+	now      func() time.Time
 }
 
 var _ server.StrictServerInterface = (*handler)(nil)
@@ -50,33 +51,44 @@ func (h *handler) ListEvents(ctx context.Context, req server.ListEventsRequestOb
 	return answer, nil
 }
 
-// VerifyChain answers whether a chain is whole, or how far it is.
+// VerifyChain answers whether a chain, or all that is signed, is whole, or how far it is.
 func (h *handler) VerifyChain(ctx context.Context, req server.VerifyChainRequestObject) (server.VerifyChainResponseObject, error) {
 	if err := checkText("correlation_id", req.Body.CorrelationID); err != nil {
 		return nil, err
 	}
-	var from audit.Link
-	if req.Body.Resume != nil {
-		var err error
-		if from, err = decodeLink(*req.Body.Resume); err != nil {
-			return nil, invalid("resume", "is not a resume of this service")
+	resume := value(req.Body.Resume)
+	if req.Body.CorrelationID == "" {
+		from, err := decodePlace(resume)
+		if err != nil {
+			return nil, invalid("resume", "is not a resume of this service, without a correlation_id")
 		}
+		found, err := h.verifier.VerifyAll(ctx, from)
+		return reportOf(found.Total, found.Broken, found.Complete, encodePlace(found.Place)), err
 	}
-	found, err := h.reader.VerifyChain(ctx, req.Body.CorrelationID, from)
+	from, err := decodeVerified(resume)
 	if err != nil {
-		return nil, err
+		return nil, invalid("resume", "is not a resume of this service, with a correlation_id")
 	}
-	report := server.VerifyChain200JSONResponse{Valid: found.Complete && found.Broken == nil, Length: found.Length}
-	if !found.Complete && found.Broken == nil {
-		report.Resume = new(encodeLink(found.Last))
+	found, err := h.verifier.VerifyChain(ctx, req.Body.CorrelationID, from)
+	report := reportOf(found.Length, found.Broken, found.Complete, encodeVerified(found))
+	if found.Removed > 0 {
+		report.Removed = &found.Removed
 	}
-	if broken := found.Broken; broken != nil {
+	return report, err
+}
+
+func reportOf(length int64, broken *audit.Break, complete bool, resume string) server.VerifyChain200JSONResponse {
+	report := server.VerifyChain200JSONResponse{Valid: complete && broken == nil, Length: length}
+	switch {
+	case broken != nil:
 		report.FirstBroken = &server.ChainBreak{Position: broken.Position, Reason: server.ChainBreakReason(broken.Reason)}
 		if broken.EventID != uuid.Nil {
 			report.FirstBroken.EventID = &broken.EventID
 		}
+	case !complete:
+		report.Resume = &resume
 	}
-	return report, nil
+	return report
 }
 
 func idsOf(receipts []audit.Receipt) []server.UUID {

@@ -53,13 +53,19 @@ const (
 type reader interface {
 	Get(ctx context.Context, id uuid.UUID) (audit.Stored, error)
 	Find(ctx context.Context, q postgres.Query) (postgres.Page, error)
-	VerifyChain(ctx context.Context, correlation string, from audit.Link) (audit.Verified, error)
+}
+
+// verifier computes again what was written.
+type verifier interface {
+	VerifyChain(ctx context.Context, correlation string, from audit.Verified) (audit.Verified, error)
+	VerifyAll(ctx context.Context, from audit.Place) (audit.Report, error)
 }
 
 // Options configures the API. All fields are required.
 type Options struct {
 	Accepter accepter
 	Reader   reader
+	Verifier verifier
 	// Access lets a request through when its sender may do the verb.
 	Access func(verb func(*http.Request) string) func(http.Handler) http.Handler
 	// Ready answers /readyz.
@@ -103,7 +109,7 @@ func New(opts Options) (http.Handler, error) {
 	router.Group(func(guarded chi.Router) {
 		guarded.Use(opts.Access(verb), inHand.limit, limitReads(), limitVerify, refuseUnknown(spec), validate(spec))
 		server.HandlerWithOptions(
-			server.NewStrictHandlerWithOptions(&handler{opts.Reader, opts.Now}, nil, server.StrictHTTPServerOptions{
+			server.NewStrictHandlerWithOptions(&handler{opts.Reader, opts.Verifier, opts.Now}, nil, server.StrictHTTPServerOptions{
 				RequestErrorHandlerFunc:  badRequest,
 				ResponseErrorHandlerFunc: answerError,
 			}),

@@ -2,8 +2,9 @@ package httpapi
 
 import (
 	"encoding/base64"
-	"encoding/hex"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -148,24 +149,55 @@ func decodeCursor(text string) (postgres.Cursor, error) {
 	return postgres.Cursor{Timestamp: at, Sequence: sequence}, nil
 }
 
-// encodeLink writes how far a chain was verified; senders need not understand it.
-func encodeLink(link audit.Link) string {
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d.%s", link.Position, link.Hash))
+// How far something was verified is written so; senders need not understand it. No text is
+// the beginning.
+const (
+	verifiedFormat = "%d.%d.%x"       // position, removed, hash
+	placeFormat    = "%d.%d.%d.%d.%x" // the fields of an audit.Place
+)
+
+func encodeVerified(v audit.Verified) string {
+	return encoded(verifiedFormat, v.Last.Position, v.Removed, v.Last.Hash[:])
 }
 
-func decodeLink(text string) (link audit.Link, err error) {
+func decodeVerified(text string) (v audit.Verified, err error) {
+	err = decode(text, verifiedFormat, &v.Last.Hash, &v.Last.Position, &v.Removed)
+	return v, err
+}
+
+func encodePlace(p audit.Place) string {
+	return encoded(placeFormat, p.Checkpoint, p.Total, p.Events, p.Sequence, p.Digest[:])
+}
+
+func decodePlace(text string) (p audit.Place, err error) {
+	err = decode(text, placeFormat, &p.Digest, &p.Checkpoint, &p.Total, &p.Events, &p.Sequence)
+	return p, err
+}
+
+func encoded(format string, values ...any) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, format, values...))
+}
+
+// decode reads numbers, none of them negative, and a hash.
+func decode(text, format string, hash *audit.Hash, numbers ...any) error {
+	if text == "" {
+		return nil
+	}
 	plain, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
-		return link, err
+		return err
 	}
-	before, after, _ := strings.Cut(string(plain), ".")
-	if link.Position, err = strconv.ParseInt(before, 10, 64); err != nil || link.Position < 1 {
-		return link, fmt.Errorf("position %q", before)
+	var sum []byte
+	if _, err := fmt.Sscanf(string(plain), format, append(slices.Clone(numbers), &sum)...); err != nil {
+		return err
 	}
-	hash, err := hex.DecodeString(after)
-	if err != nil || len(hash) != len(link.Hash) {
-		return link, fmt.Errorf("hash %q", after)
+	for _, number := range numbers {
+		if *number.(*int64) < 0 {
+			return errors.New("a negative number")
+		}
 	}
-	copy(link.Hash[:], hash)
-	return link, nil
+	if copy(hash[:], sum) != len(hash) || len(sum) != len(hash) {
+		return fmt.Errorf("a hash of %d bytes", len(sum))
+	}
+	return nil
 }

@@ -36,6 +36,7 @@ type Metrics struct {
 	stored, duplicate, queued, refused prometheus.Counter
 	drained, buried                    prometheus.Counter
 	depth, dead                        prometheus.Gauge
+	checkpoint, tampered               prometheus.Gauge
 
 	mu     sync.Mutex
 	oldest time.Time // when the oldest event in the queue was added; zero when there is none
@@ -73,6 +74,8 @@ func New(routes []Route) *Metrics {
 		Name: "datastorage_dlq_oldest_age_seconds", Help: "How long the oldest event in the dead-letter queue has waited.",
 	}, m.age))
 	m.dead = gauge("datastorage_dlq_dead", "Events in the dead-letter stream.")
+	m.checkpoint = gauge("datastorage_checkpoint_number", "The newest checkpoint of the audit trail; it never becomes less.")
+	m.tampered = gauge("datastorage_checkpoint_tampered", "1 while the database lacks a checkpoint that was taken, or has one that is not signed; none is taken then.")
 	m.registry.MustRegister(m.requests, events, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, route := range routes {
 		m.known[[2]string{route.Endpoint, route.Method}] = true
@@ -125,6 +128,15 @@ func (m *Metrics) Drained(n int) { m.drained.Add(float64(n)) }
 
 // Buried counts events moved to the dead-letter stream.
 func (m *Metrics) Buried(n int) { m.buried.Add(float64(n)) }
+
+// Checkpoint records the newest checkpoint, and whether the database has what was taken.
+func (m *Metrics) Checkpoint(number int64, tampered bool) {
+	m.checkpoint.Set(float64(number))
+	m.tampered.Set(0)
+	if tampered {
+		m.tampered.Set(1)
+	}
+}
 
 // Observed records the state of the dead-letter queue.
 func (m *Metrics) Observed(state queue.State) {

@@ -37,6 +37,7 @@ func TestEverySeriesIsThereAtZero(t *testing.T) {
 		`datastorage_events_total{result="stored"} 0`, `datastorage_events_total{result="duplicate"} 0`,
 		`datastorage_events_total{result="queued"} 0`, `datastorage_events_total{result="refused"} 0`,
 		"datastorage_dlq_depth 0", "datastorage_dlq_oldest_age_seconds 0", "datastorage_dlq_drained_total 0", "datastorage_dlq_dead_total 0", "datastorage_dlq_dead 0",
+		"datastorage_checkpoint_number 0", "datastorage_checkpoint_tampered 0",
 		`datastorage_http_request_duration_seconds_count{endpoint="/things/{id}",method="GET",status="200"} 0`,
 		`datastorage_http_request_duration_seconds_count{endpoint="/things/{id}",method="GET",status="404"} 0`)
 	for _, name := range []string{"go_goroutines ", "process_resident_memory_bytes "} {
@@ -54,12 +55,13 @@ func TestCountersGrow(t *testing.T) {
 	m.Refused(4)
 	m.Drained(5)
 	m.Buried(6)
+	m.Checkpoint(9, true)
 	m.Observed(queue.State{Depth: 7, Oldest: time.Now().Add(-90 * time.Minute), Dead: 8})
 	want(t, scrape(t, m),
 		`datastorage_events_total{result="stored"} 3`, `datastorage_events_total{result="duplicate"} 1`,
 		`datastorage_events_total{result="queued"} 2`, `datastorage_events_total{result="refused"} 4`,
 		"datastorage_dlq_drained_total 5", "datastorage_dlq_dead_total 6", "datastorage_dlq_depth 7",
-		"datastorage_dlq_dead 8")
+		"datastorage_dlq_dead 8", "datastorage_checkpoint_number 9", "datastorage_checkpoint_tampered 1")
 	if m.Observed(queue.State{Oldest: time.Now().Add(-90 * time.Minute)}); m.age() < 5400 || m.age() > 5500 {
 		t.Errorf("the oldest is %v s old", m.age())
 	}

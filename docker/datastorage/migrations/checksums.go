@@ -14,8 +14,8 @@ import (
 // ChecksumTable holds the SHA-256 of each step's file as it was applied.
 const ChecksumTable = "migration_checksums"
 
-// checksumLock is the key of the advisory lock under which the table is made: two runs that
-// make it at once would refuse each other.
+// checksumLock is the key of the advisory lock under which the table is made, and privileges
+// are granted: two runs that do that at once would refuse each other.
 const checksumLock = 0x6b75626572
 
 // compare refuses a step whose file is not what was applied: the database would lack what was

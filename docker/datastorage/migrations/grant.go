@@ -5,13 +5,19 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// roleTries is more than the runs that there are at once.
+const roleTries = 10
+
 // Grant makes the role that the server uses, or gives it this password, and lets it do what
-// the server does and nothing else: insert and read events, and move the ends of chains. It
-// owns nothing, so that it can neither change nor remove what is written, nor switch off
-// what refuses that. The caller's role must be a superuser or may create roles.
+// the server does and nothing else: insert and read events and checkpoints, and move the
+// ends of chains. It owns nothing, so that it can neither change nor remove what is written,
+// nor switch off what refuses that. The caller's role must own the tables and may create
+// roles.
 func Grant(ctx context.Context, config *pgx.ConnConfig, role, password string) (err error) {
 	defer func() {
 		if err != nil {
@@ -23,35 +29,52 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role, password string) (
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	if err := makeRole(ctx, conn, role, password); err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		// Roles belong to all databases, and another run may be at work in another one.
-		if _, err := tx.Exec(ctx, "LOCK TABLE pg_catalog.pg_authid IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+		// Two runs that grant the same at once would refuse each other.
+		var schema string
+		if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT current_schema() FROM pg_advisory_xact_lock(%d)", checksumLock)).Scan(&schema); err != nil {
 			return err
 		}
-		var exists bool
-		var schema, quotedPassword string
-		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), current_schema(), quote_literal($2)", role, password).
-			Scan(&exists, &schema, &quotedPassword); err != nil {
-			return err
-		}
-		name, in := pgx.Identifier{role}.Sanitize(), pgx.Identifier{schema}.Sanitize()
-		verb := "ALTER"
-		if !exists {
-			verb = "CREATE"
-		}
-		for _, sql := range []string{
-			verb + " ROLE " + name + " LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD " + quotedPassword,
-			"GRANT USAGE ON SCHEMA " + in + " TO " + name,
-			"GRANT SELECT, INSERT ON audit_events, audit_event_ids TO " + name,
-			"GRANT SELECT, INSERT, UPDATE (length, last_hash) ON audit_chains TO " + name,
-			"GRANT USAGE ON SEQUENCE audit_events_sequence TO " + name,
-			"GRANT SELECT ON " + Table + " TO " + name,
-			"GRANT EXECUTE ON FUNCTION audit_events_add_month(date) TO " + name,
+		name := pgx.Identifier{role}.Sanitize()
+		for _, privilege := range []string{
+			"USAGE ON SCHEMA " + pgx.Identifier{schema}.Sanitize(),
+			"SELECT, INSERT ON audit_events, audit_event_ids, audit_checkpoints, audit_signed_ends",
+			"SELECT, INSERT, UPDATE (length, last_hash) ON audit_chains",
+			"USAGE ON SEQUENCE audit_events_sequence",
+			"SELECT ON " + Table,
+			"EXECUTE ON FUNCTION audit_events_add_month(date)",
 		} {
-			if _, err := tx.Exec(ctx, sql); err != nil {
+			if _, err := tx.Exec(ctx, "GRANT "+privilege+" TO "+name); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// makeRole makes a role, or gives it this password. Roles belong to all databases, and
+// another run may be at work in another one: what loses against it is done again.
+func makeRole(ctx context.Context, conn *pgx.Conn, role, password string) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		var exists bool
+		var quoted string
+		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), quote_literal($2)", role, password).Scan(&exists, &quoted)
+		if err == nil {
+			verb := "ALTER"
+			if !exists {
+				verb = "CREATE"
+			}
+			_, err = conn.Exec(ctx, verb+" ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN PASSWORD "+quoted)
+		}
+		// A role of that name was made, or changed, in the same moment.
+		var refused *pgconn.PgError
+		if err != nil && !(errors.As(err, &refused) && (refused.Code == "42710" || refused.Code == "23505" || refused.Code == "XX000")) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithMaxTries(roleTries))
+	return err
 }

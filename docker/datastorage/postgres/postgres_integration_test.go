@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,12 +17,16 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"kubernaut.ai/e2e/docker/datastorage/audit"
 	"kubernaut.ai/e2e/docker/datastorage/migrations"
 	"kubernaut.ai/e2e/docker/datastorage/postgres"
 	"kubernaut.ai/e2e/docker/datastorage/testenv"
 )
+
+// key signs checkpoints.
+var key = audit.Key("a key for tests, of 32 characters")
 
 // open returns a store on a schema of its own.
 func open(t testing.TB) (*postgres.Store, *pgxpool.Config) {
@@ -63,7 +68,7 @@ func find(t testing.TB, store *postgres.Store, q postgres.Query) postgres.Page {
 
 func wantChain(t testing.TB, store *postgres.Store, correlation string, length int64) {
 	t.Helper()
-	got, err := store.VerifyChain(t.Context(), correlation, audit.Link{})
+	got, err := store.VerifyChain(t.Context(), key, correlation, audit.Verified{})
 	if err != nil || !got.Complete || got.Broken != nil || got.Length != length {
 		t.Errorf("chain %s: got %+v, error %v; want %d and whole", correlation, got, err, length)
 	}
@@ -238,12 +243,12 @@ func TestALongChainIsVerifiedInParts(t *testing.T) {
 		"resource_type, resource_id, namespace, cluster_id, severity, duration_ms, error_code, error_message, parent_event_id, recorded_by, " +
 		"chain_position, previous_hash, event_hash, sequence, event_data"
 	testenv.Exec(t, config, "CREATE VIEW audit_events AS SELECT "+columns+", CASE WHEN pg_sleep(0.0025) IS NOT NULL THEN event_id END AS event_id FROM kept")
-	var from audit.Link
+	var from audit.Verified
 	parts := 0
 	for {
-		got, err := store.VerifyChain(t.Context(), "c-1", from)
+		got, err := store.VerifyChain(t.Context(), key, "c-1", from)
 		if err != nil || got.Broken != nil {
-			t.Fatalf("after %d: got %+v, %v", from.Position, got, err)
+			t.Fatalf("after %d: got %+v, %v", from.Last.Position, got, err)
 		}
 		parts++
 		if got.Complete {
@@ -252,10 +257,10 @@ func TestALongChainIsVerifiedInParts(t *testing.T) {
 			}
 			break
 		}
-		if got.Last.Position <= from.Position {
-			t.Fatalf("no progress at %d", from.Position)
+		if got.Last.Position <= from.Last.Position {
+			t.Fatalf("no progress at %d", from.Last.Position)
 		}
-		from = got.Last
+		from = got
 	}
 	if parts < 2 {
 		t.Error("the chain was verified at once")
@@ -341,7 +346,7 @@ func TestChainsShowTampering(t *testing.T) {
 			}
 			wantChain(t, store, "c-1", 5)
 			testenv.Exec(t, config, off+sql+on)
-			got, err := store.VerifyChain(t.Context(), "c-1", audit.Link{})
+			got, err := store.VerifyChain(t.Context(), key, "c-1", audit.Verified{})
 			if err != nil || got.Broken == nil || got.Broken.Position != c.position || got.Broken.Reason != c.reason || got.Length != c.length {
 				t.Errorf("got %+v, break %+v, error %v", got, got.Broken, err)
 			}
@@ -366,6 +371,10 @@ func TestEventsAreImmutable(t *testing.T) {
 		"DELETE FROM audit_event_ids",
 		"DELETE FROM audit_chains",
 		"TRUNCATE audit_chains",
+		"DELETE FROM audit_checkpoints",
+		"UPDATE audit_checkpoints SET events = 0",
+		"DELETE FROM audit_signed_ends",
+		"TRUNCATE audit_signed_ends",
 	} {
 		if err := testenv.TryExec(t, config, sql); err == nil || !strings.Contains(err.Error(), "23514") {
 			t.Errorf("%s: got %v, want SQLSTATE 23514", sql, err)
@@ -374,19 +383,38 @@ func TestEventsAreImmutable(t *testing.T) {
 	wantChain(t, store, "c-1", 1)
 }
 
-// TestTheServersRoleCanOnlyDoWhatTheServerDoes writes as that role, and tries what
-// somebody would who has taken the server over.
+// TestTheServersRoleCanOnlyDoWhatTheServerDoes migrates as a role that owns the tables and
+// may nothing else, writes as the server's role, and tries what somebody would who has
+// taken the server over.
 func TestTheServersRoleCanOnlyDoWhatTheServerDoes(t *testing.T) {
-	owner := testenv.Migrated(t)
-	role, password := "server_"+strings.ReplaceAll(uuid.NewString(), "-", ""), "it's "+uuid.NewString()
-	defer func() { testenv.Exec(t, owner, "DROP OWNED BY "+role+"; DROP ROLE "+role) }() // before the schema goes
-	for range 2 {                                                                        // again, as every deployment does
-		if err := migrations.Grant(t.Context(), owner.ConnConfig.Copy(), role, password); err != nil {
-			t.Fatal(err)
-		}
+	super := testenv.Schema(t)
+	as := func(role string) *pgxpool.Config {
+		role += "_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+		config := super.Copy()
+		config.ConnConfig.User, config.ConnConfig.Password = role, "secret"
+		return config
 	}
-	config := owner.Copy()
-	config.ConnConfig.User, config.ConnConfig.Password = role, password
+	owner, config := as("owner"), as("server")
+	config.ConnConfig.Password = "it's a secret"
+	testenv.Exec(t, super, "CREATE ROLE "+owner.ConnConfig.User+" LOGIN CREATEROLE PASSWORD 'secret'")
+	defer func() { // before the schema goes
+		for _, role := range []string{config.ConnConfig.User, owner.ConnConfig.User} {
+			testenv.Exec(t, super, "REASSIGN OWNED BY "+role+" TO CURRENT_USER; DROP OWNED BY "+role+"; DROP ROLE "+role)
+		}
+	}()
+	testenv.Exec(t, super, "ALTER SCHEMA "+super.ConnConfig.RuntimeParams["search_path"]+" OWNER TO "+owner.ConnConfig.User)
+	if _, err := migrations.Up(t.Context(), owner.ConnConfig.Copy(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	var runs errgroup.Group
+	for range 4 { // again, as every deployment does, and at once
+		runs.Go(func() error {
+			return migrations.Grant(t.Context(), owner.ConnConfig.Copy(), config.ConnConfig.User, config.ConnConfig.Password)
+		})
+	}
+	if err := runs.Wait(); err != nil {
+		t.Fatal(err)
+	}
 	store := openOn(t, config)
 	e := testenv.Event(t, "c-1", func(e *audit.Event) { e.RecordedBy = "system:serviceaccount:ns:writer" })
 	write(t, store, e, testenv.Event(t, "c-1", nil)) // into a month that it has to make
@@ -401,12 +429,16 @@ func TestTheServersRoleCanOnlyDoWhatTheServerDoes(t *testing.T) {
 	if err := errors.Join(store.CheckSchema(t.Context()), store.AddMonths(t.Context(), time.Now())); err != nil {
 		t.Error(err)
 	}
+	if newest, _, err := store.TakeCheckpoint(t.Context(), key, audit.Checkpoint{}, math.MaxInt64); err != nil || newest.Events != 3 {
+		t.Errorf("got %+v, %v", newest, err)
+	}
 	partition := "audit_events_" + e.Timestamp.Format("2006_01")
 	for _, sql := range []string{
 		"ALTER TABLE audit_events DISABLE TRIGGER USER", "ALTER TABLE " + partition + " DISABLE TRIGGER USER",
 		"SET session_replication_role = replica", "UPDATE audit_events SET event_outcome = 'failure'", "DELETE FROM audit_events",
 		"DELETE FROM " + partition, "TRUNCATE audit_events", "DROP TABLE " + partition, "DROP TABLE audit_events",
 		"DELETE FROM audit_event_ids", "DELETE FROM audit_chains", "UPDATE audit_chains SET correlation_id = 'c-2'",
+		"DELETE FROM audit_checkpoints", "UPDATE audit_checkpoints SET events = 0", "DELETE FROM audit_signed_ends", "UPDATE audit_signed_ends SET length = 1",
 		"UPDATE goose_db_version SET is_applied = false", "CREATE TABLE more (x int)",
 		"COPY (SELECT 1) TO PROGRAM 'true'", "SELECT pg_read_file('/etc/passwd')", "CREATE ROLE more",
 	} {
@@ -423,7 +455,7 @@ func TestTheWriterIsPartOfTheHash(t *testing.T) {
 	write(t, store, testenv.Event(t, "c-1", func(e *audit.Event) { e.RecordedBy = "the gateway" }))
 	wantChain(t, store, "c-1", 1)
 	testenv.Exec(t, config, "ALTER TABLE audit_events DISABLE TRIGGER USER; UPDATE audit_events SET recorded_by = 'somebody else'")
-	if got, err := store.VerifyChain(t.Context(), "c-1", audit.Link{}); err != nil || got.Broken == nil || got.Broken.Reason != audit.Changed {
+	if got, err := store.VerifyChain(t.Context(), key, "c-1", audit.Verified{}); err != nil || got.Broken == nil || got.Broken.Reason != audit.Changed {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -687,7 +719,7 @@ func TestCanonicalFormSurvivesPostgres(t *testing.T) {
 	}
 	write(t, store, events...)
 	for _, e := range events {
-		if found, err := store.VerifyChain(t.Context(), e.CorrelationID, audit.Link{}); err != nil || found.Broken != nil {
+		if found, err := store.VerifyChain(t.Context(), key, e.CorrelationID, audit.Verified{}); err != nil || found.Broken != nil {
 			got, _ := store.Get(t.Context(), e.ID)
 			t.Fatalf("got %+v, %v\nwritten %s\nread    %s", found.Broken, err, e.Data, got.Data)
 		}
@@ -701,7 +733,7 @@ func TestReadersMeetNoBrokenConnection(t *testing.T) {
 	db := openOn(t, named)
 	for name, read := range map[string]func() error{
 		"page":   func() error { _, err := db.Find(t.Context(), postgres.Query{Limit: 1}); return err },
-		"verify": func() error { _, err := db.VerifyChain(t.Context(), "c", audit.Link{}); return err },
+		"verify": func() error { _, err := db.VerifyChain(t.Context(), key, "c", audit.Verified{}); return err },
 	} {
 		for range 2 {
 			if err := read(); err != nil {

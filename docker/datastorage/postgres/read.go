@@ -35,8 +35,7 @@ func scan(row pgx.Row, more ...any) (audit.Stored, error) {
 	e.Timestamp = e.Timestamp.UTC()
 	// A row that was tampered with may hold anything here; what does not fit
 	// stays zero and breaks the chain.
-	copy(e.Previous[:], previous)
-	copy(e.Hash[:], hash)
+	e.Previous, e.Hash = hashOf(previous), hashOf(hash)
 	return e, nil
 }
 
@@ -188,66 +187,3 @@ func (q Query) sql() (count, list statement) {
 
 // date returns the UTC date of a time.
 func date(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
-
-// VerifyChain computes the chain of a correlation id again from what is stored, from the
-// given link on (the zero Link: from its beginning), for half of the time that a
-// verification may take.
-func (s *Store) VerifyChain(ctx context.Context, correlation string, from audit.Link) (found audit.Verified, err error) {
-	err = s.verifies.call(ctx, "verify chain", func(ctx context.Context) error {
-		enough := time.Now().Add(s.verifies.timeout / 2)
-		options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-		return pgx.BeginTxFunc(ctx, s.verifies, options, func(tx pgx.Tx) error {
-			var end audit.Link
-			var hash []byte
-			err := tx.QueryRow(ctx, "SELECT length, last_hash FROM audit_chains WHERE correlation_id = $1", correlation).Scan(&end.Position, &hash)
-			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-				return err
-			}
-			copy(end.Hash[:], hash)
-			verifier := audit.NewVerifier(from, end)
-			// In parts, so that ending early leaves little that is not read.
-			const part = 200
-			last, lastSequence := from.Position, int64(0)
-			// The event at which the part before ended comes first, so that a second one at
-			// its place is seen.
-			known := from.Position > 0
-			for {
-				rows, err := tx.Query(ctx, "SELECT "+columns+`, sequence FROM audit_events WHERE correlation_id = $1
-					AND (chain_position, sequence) > ($2, $3) ORDER BY chain_position, sequence LIMIT $4`, correlation, last, lastSequence, part)
-				if err != nil {
-					return err
-				}
-				n := 0
-				for rows.Next() {
-					event, err := scan(rows, &lastSequence)
-					if err != nil {
-						rows.Close()
-						return err
-					}
-					last = event.Position
-					n++
-					if known && event.Position == from.Position && event.Hash == from.Hash {
-						known = false
-						continue
-					}
-					verifier.Next(&event)
-				}
-				if err := rows.Err(); err != nil {
-					return err
-				}
-				found.Complete = n < part
-				if found.Complete || time.Now().After(enough) {
-					break
-				}
-			}
-			found.Last = verifier.Last()
-			if found.Complete {
-				found.Length, found.Broken = verifier.Result()
-			} else {
-				found.Length, found.Broken = verifier.SoFar()
-			}
-			return nil
-		})
-	})
-	return found, err
-}

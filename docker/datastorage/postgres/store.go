@@ -23,7 +23,7 @@ import (
 // Timeouts bound the calls of a Store. A zero takes the default.
 type Timeouts struct {
 	Write  time.Duration // of a sender's write; 3s
-	Drain  time.Duration // of a write for which nobody waits; 10s
+	Drain  time.Duration // of a write for which nobody waits, and of a checkpoint; 10s
 	Read   time.Duration // of a page; 5s
 	Verify time.Duration // of a part of a chain; twice as long as it may take; 10s
 }
@@ -37,11 +37,12 @@ const (
 	readConnections   = 4
 	verifyConnections = 1
 	probeConnections  = 2 // a ping and a look at the schema
+	signConnections   = 1
 )
 
 // Store is safe for concurrent use.
 type Store struct {
-	writes, drains, reads, verifies, probes pool
+	writes, drains, reads, verifies, probes, signs pool
 }
 
 // pool is a set of connections with a bound for each call.
@@ -64,6 +65,7 @@ func Open(config *pgxpool.Config, timeouts Timeouts) (*Store, error) {
 		{&store.reads, cmp.Or(timeouts.Read, 5*time.Second), readConnections},
 		{&store.verifies, cmp.Or(timeouts.Verify, 10*time.Second), verifyConnections},
 		{&store.probes, 2 * time.Second, probeConnections},
+		{&store.signs, cmp.Or(timeouts.Drain, 10*time.Second), signConnections},
 	} {
 		own := config.Copy()
 		if p.pool == &store.reads || p.pool == &store.verifies {
@@ -105,7 +107,7 @@ const cancelDelay = 200 * time.Millisecond
 
 // Close ends all connections; it waits for the calls in hand.
 func (s *Store) Close() {
-	for _, p := range []pool{s.writes, s.drains, s.reads, s.verifies, s.probes} {
+	for _, p := range []pool{s.writes, s.drains, s.reads, s.verifies, s.probes, s.signs} {
 		if p.Pool != nil {
 			p.Close()
 		}
@@ -153,7 +155,7 @@ func (p pool) call(ctx context.Context, what string, fn func(ctx context.Context
 		return nil
 	case errors.As(err, &conflict) || eventAtFault(err):
 		return fmt.Errorf("database: %s: %w: %w", what, audit.ErrRejected, err)
-	case errors.Is(err, audit.ErrNotFound) || errors.Is(err, context.Canceled):
+	case errors.Is(err, audit.ErrNotFound) || errors.Is(err, audit.ErrTampered) || errors.Is(err, context.Canceled):
 		return fmt.Errorf("database: %s: %w", what, err)
 	case errors.Is(err, context.DeadlineExceeded) || code(err) == "57014":
 		return fmt.Errorf("database: %s: %w: %w (%s): %w", what, audit.ErrUnavailable, audit.ErrTooSlow, p.timeout, err)

@@ -144,7 +144,8 @@ func begin(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, conten
 		byID[i] = i
 	}
 	slices.SortFunc(byID, func(a, b int) int { return cmp.Or(bytes.Compare(events[a].ID[:], events[b].ID[:]), cmp.Compare(a, b)) })
-	ids, times, sums := make([]uuid.UUID, len(byID)), make([]time.Time, len(byID)), make([]int64, len(byID))
+	// Arrays, because pgx turns each uuid.UUID into text and back.
+	ids, times, sums := make([][16]byte, len(byID)), make([]time.Time, len(byID)), make([]int64, len(byID))
 	for i, at := range byID {
 		ids[i], times[i], sums[i] = events[at].ID, events[at].Timestamp, contents[at]
 	}
@@ -155,7 +156,7 @@ func begin(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, conten
 	fresh = make(map[uuid.UUID]bool, len(ids))
 	batch.Queue(`INSERT INTO audit_event_ids (event_id, event_timestamp, content) SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[])
 		ON CONFLICT DO NOTHING RETURNING event_id`, ids, times, sums).Query(func(rows pgx.Rows) error {
-		var id uuid.UUID
+		var id [16]byte
 		_, err := pgx.ForEachRow(rows, []any{&id}, func() error { fresh[id] = true; return nil })
 		return err
 	})
@@ -198,7 +199,7 @@ type earlier struct {
 // only when there are any.
 func stored(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, fresh map[uuid.UUID]bool) (map[uuid.UUID]earlier, error) {
 	known := make(map[uuid.UUID]earlier)
-	var ids []uuid.UUID
+	var ids [][16]byte
 	for i := range events {
 		if !fresh[events[i].ID] {
 			ids = append(ids, events[i].ID)
@@ -211,7 +212,7 @@ func stored(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, fresh
 	if err != nil {
 		return nil, err
 	}
-	var id uuid.UUID
+	var id [16]byte
 	var before earlier
 	_, err = pgx.ForEachRow(rows, []any{&id, &before.at, &before.content}, func() error {
 		known[id] = earlier{before.at.UTC(), before.content}

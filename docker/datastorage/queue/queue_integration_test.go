@@ -444,7 +444,7 @@ func TestDrainIntoPostgres(t *testing.T) {
 		t.Fatalf("got %d events, %v", page.Total, err)
 	}
 	for c, correlation := range []string{"c-1", "c-2", "c-3"} {
-		if got, err := db.VerifyChain(t.Context(), correlation, audit.Link{}); got.Length != 100 || got.Broken != nil || err != nil {
+		if got, err := db.VerifyChain(t.Context(), nil, correlation, audit.Verified{}); got.Length != 100 || got.Broken != nil || err != nil {
 			t.Errorf("%s: got %+v, %v", correlation, got, err)
 		}
 		page, err := db.Find(t.Context(), postgres.Query{CorrelationID: correlation, Limit: 100})

@@ -22,11 +22,12 @@ import (
 
 // Settings is the file. What it leaves out has the value of Default.
 type Settings struct {
-	Server   Server   `yaml:"server"`
-	Database Database `yaml:"database"`
-	Redis    Redis    `yaml:"redis"`
-	Auth     Auth     `yaml:"auth"`
-	Logging  Logging  `yaml:"logging"`
+	Server      Server      `yaml:"server"`
+	Database    Database    `yaml:"database"`
+	Redis       Redis       `yaml:"redis"`
+	Auth        Auth        `yaml:"auth"`
+	Checkpoints Checkpoints `yaml:"checkpoints"`
+	Logging     Logging     `yaml:"logging"`
 }
 
 // Server is what listens.
@@ -96,6 +97,27 @@ type Auth struct {
 	DenyCacheTTL  time.Duration `yaml:"denyCacheTTL"`
 }
 
+// Checkpoints of the audit trail are signed.
+type Checkpoints struct {
+	KeyFile  string        `yaml:"keyFile"`  // at least 32 bytes that the database never sees; with another key, nothing signed before can be verified
+	Interval time.Duration `yaml:"interval"` // an event is signed after one or two of them; until then its removal is not found
+}
+
+// minKey is the shortest key, in bytes: as long as what HMAC-SHA-256 makes.
+const minKey = 32
+
+// Key reads the key's file.
+func (c Checkpoints) Key() ([]byte, error) {
+	key, err := secret(c.KeyFile)
+	if err == nil && len(key) < minKey {
+		err = fmt.Errorf("%s: %d bytes; a key has at least %d", c.KeyFile, len(key), minKey)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("checkpoints.keyFile: %w", err)
+	}
+	return []byte(key), nil
+}
+
 // Logging is how much is logged.
 type Logging struct {
 	Level slog.Level `yaml:"-"`
@@ -113,10 +135,11 @@ func Default() Settings {
 		},
 		// Three seconds are a hundred times what a write takes, and leave a sender
 		// that waits five time for the queue.
-		Database: Database{Port: 5432, SSLMode: "prefer", Timeout: 3 * time.Second, DrainTimeout: 10 * time.Second, ReadTimeout: 5 * time.Second},
-		Redis:    Redis{Timeout: time.Second},
-		Auth:     Auth{Audience: "data-storage-service", AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
-		Logging:  Logging{Name: "info"},
+		Database:    Database{Port: 5432, SSLMode: "prefer", Timeout: 3 * time.Second, DrainTimeout: 10 * time.Second, ReadTimeout: 5 * time.Second},
+		Redis:       Redis{Timeout: time.Second},
+		Auth:        Auth{Audience: "data-storage-service", AllowCacheTTL: 10 * time.Second, DenyCacheTTL: 2 * time.Second},
+		Checkpoints: Checkpoints{Interval: 10 * time.Second},
+		Logging:     Logging{Name: "info"},
 	}
 }
 
@@ -130,6 +153,8 @@ func Load(path string) (Settings, error) {
 	s.checkServer(&found)
 	s.checkDatabase(&found)
 	s.checkRedis(&found)
+	found.Check(s.Checkpoints.KeyFile != "", "checkpoints.keyFile", s.Checkpoints.KeyFile, "a file")
+	found.Check(s.Checkpoints.Interval > 0, "checkpoints.interval", s.Checkpoints.Interval, "more than 0s")
 	s.checkLogging(&found)
 	return s, named(path, found.Err())
 }

@@ -25,6 +25,7 @@ const valid = `
 server: {drainDelay: 1s}
 database: {host: postgresql, name: datastorage, user: datastorage}
 redis: {addr: "redis:6379"}
+checkpoints: {keyFile: /key}
 logging: {level: warn}
 `
 
@@ -80,6 +81,8 @@ func TestLoadRefuses(t *testing.T) {
 		"a CA that is not asked":      {"database: {sslMode: require, caFile: f}", "database.caFile: \"f\" not allowed; allowed: only with database.sslMode verify-full"},
 		"an unknown level":            {"logging: {level: loud}", `logging.level: "loud" not allowed; allowed: debug, info, warn or error`},
 		"a negative delay":            {"server: {drainDelay: -1s}", "server.drainDelay: -1s not allowed"},
+		"no key":                      {"redis: {addr: 'r:1'}", `checkpoints.keyFile: "" not allowed; allowed: a file`},
+		"no interval":                 {"checkpoints: {interval: 0s}", "checkpoints.interval: 0s not allowed"},
 		"no memory of what was asked": {"auth: {allowCacheTTL: 0s}", "auth.allowCacheTTL: 0s not allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,6 +120,17 @@ func TestPoolReadsThePasswordAndQuotes(t *testing.T) {
 	d.PasswordFile = filepath.Join(t.TempDir(), "missing")
 	if _, err := d.Pool(); err == nil || !strings.Contains(err.Error(), "database.passwordFile: open ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAKeyIsLongEnough(t *testing.T) {
+	if key, err := (Checkpoints{KeyFile: file(t, "key", strings.Repeat("k", 32)+"\n")}).Key(); err != nil || len(key) != 32 {
+		t.Errorf("got %d bytes, %v", len(key), err)
+	}
+	for _, path := range []string{file(t, "key", "secret"), filepath.Join(t.TempDir(), "missing")} {
+		if _, err := (Checkpoints{KeyFile: path}).Key(); err == nil || !strings.Contains(err.Error(), "checkpoints.keyFile: ") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

@@ -76,8 +76,7 @@ func complete(ctx context.Context, job *batchv1.Job) {
 func emptyDatabase(ctx context.Context) string {
 	GinkgoHelper()
 	name := strings.ReplaceAll(uniqueName("e2e"), "-", "_")
-	owner := database(ctx)
-	_, err := owner.Exec(ctx, "CREATE DATABASE "+name)
+	_, err := database(ctx).Exec(ctx, "CREATE DATABASE "+name+" OWNER datastorage")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) error {
 		conn, err := stores.Postgres(ctx, kube, "")

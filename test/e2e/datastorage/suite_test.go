@@ -106,7 +106,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 }, func(ctx SpecContext, payload []byte) {
 	run = must(session.Decode(payload))
 	kube = must(cluster.Connect(run.Target))
-	world = &faults.Injector{Cluster: kube, Runner: command.Local{}}
+	world = &faults.Injector{Cluster: kube, Runner: command.Local{}, Tell: tell}
 	healthAt = must(run.Target.Address("data-storage-ops", "health"))
 	metricsAt = must(run.Target.Address("data-storage-ops", "metrics"))
 	storage = must(audit.Connect(ctx, kube, run.Tokens["both"], said.Transport))
@@ -137,6 +137,9 @@ var _ = ReportAfterSuite("leaves nothing behind", func(ctx SpecContext, report R
 		Expect(run.End(ctx, kube)).To(Succeed())
 	}
 }, NodeTimeout(broken))
+
+// tell keeps for the page of the run what a spec broke.
+func tell(name, fault string) { AddReportEntry(name, fault, ReportEntryVisibilityNever) }
 
 // must returns what a helper found, or fails the spec with the helper's own words.
 func must[T any](value T, err error) T {

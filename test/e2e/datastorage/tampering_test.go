@@ -3,6 +3,7 @@ package datastorage_test
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,20 +27,49 @@ func sqlState(err error) string {
 	return refused.Code
 }
 
-// forge changes the database as somebody can who owns it: triggers are switched off for
-// the one statement.
-func forge(ctx context.Context, statement string, args ...any) {
+// forge changes a chain as somebody can who owns the database: triggers are switched off.
+// The statements get the chain. What they did is undone at the end of the spec, because
+// everything is verified in others; so the chain must be signed before.
+func forge(ctx context.Context, chain string, statements ...string) {
 	GinkgoHelper()
-	Expect(pgx.BeginFunc(ctx, database(ctx), func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
+	signed(ctx, chain)
+	db := database(ctx)
+	owner := func(ctx context.Context, statements ...string) error {
+		return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica")
+			for _, statement := range statements {
+				if err == nil {
+					_, err = tx.Exec(ctx, strings.ReplaceAll(statement, "$1", "'"+chain+"'"))
+				}
+			}
 			return err
-		}
-		tag, err := tx.Exec(ctx, statement, args...)
-		if err == nil && tag.RowsAffected() == 0 {
-			err = errors.New("the forgery changed nothing")
-		}
-		return err
-	})).To(Succeed())
+		})
+	}
+	// Checkpoints may be added meanwhile.
+	keep := []string{"CREATE TEMPORARY TABLE kept_checkpoints AS SELECT * FROM audit_checkpoints"}
+	restore := []string{"INSERT INTO audit_checkpoints SELECT * FROM kept_checkpoints ON CONFLICT DO NOTHING"}
+	for _, table := range []string{"audit_events", "audit_chains", "audit_signed_ends"} {
+		keep = append(keep, "CREATE TEMPORARY TABLE kept_"+table+" AS SELECT * FROM "+table+" WHERE correlation_id = $1")
+		restore = append(restore, "DELETE FROM "+table+" WHERE correlation_id = $1", "INSERT INTO "+table+" SELECT * FROM kept_"+table)
+	}
+	Expect(owner(ctx, keep...)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) error { return owner(ctx, restore...) })
+	Expect(owner(ctx, statements...)).To(Succeed())
+}
+
+// signed waits until checkpoints close all events of a chain.
+func signed(ctx context.Context, chain string) {
+	GinkgoHelper()
+	db := database(ctx)
+	var number *float64
+	Eventually(func(ctx context.Context) (*float64, error) {
+		err := db.QueryRow(ctx, `SELECT min(number)::float8 FROM audit_checkpoints
+			WHERE upto_sequence >= (SELECT max(sequence) FROM audit_events WHERE correlation_id = $1)`, chain).Scan(&number)
+		return number, err
+	}).WithContext(ctx).ShouldNot(BeNil())
+	// It is also known outside of the database then.
+	Eventually(func(ctx context.Context) float64 { return counted(ctx).Value("datastorage_checkpoint_number") }).WithContext(ctx).
+		Should(BeNumerically(">=", *number))
 }
 
 var _ = Describe("A stored event", func() {
@@ -130,7 +160,7 @@ var _ = Describe("A chain", func() {
 	DescribeTable("shows where", func(ctx SpecContext, statement string, position int64, reason client.ChainBreakReason) {
 		chain := correlation()
 		stored(ctx, audit.Events(chain, 6)...)
-		forge(ctx, statement, chain)
+		forge(ctx, chain, statement)
 		report := must(storage.Verify(ctx, chain))
 		Expect(report.Valid).To(BeFalse())
 		Expect(report.FirstBroken).To(HaveValue(And(HaveField("Position", position), HaveField("Reason", reason))))
@@ -150,7 +180,7 @@ var _ = Describe("A chain", func() {
 	It("is not touched by a forgery in another", SpecTimeout(brief), func(ctx SpecContext) {
 		forged, honest := correlation(), correlation()
 		stored(ctx, append(audit.Events(forged, 3), audit.Events(honest, 3)...)...)
-		forge(ctx, "UPDATE audit_events SET event_type = 'forged' WHERE correlation_id = $1 AND chain_position = 2", forged)
+		forge(ctx, forged, "UPDATE audit_events SET event_type = 'forged' WHERE correlation_id = $1 AND chain_position = 2")
 		Expect(must(storage.Verify(ctx, honest)).Valid).To(BeTrue())
 		Expect(must(storage.Verify(ctx, forged)).Valid).To(BeFalse())
 	})

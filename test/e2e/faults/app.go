@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/test/e2e/cluster"
+	"kubernaut.ai/e2e/test/e2e/target"
 )
 
 // App is a workload whose pods carry the label app.kubernetes.io/name with its name.
@@ -69,7 +70,7 @@ func (i *Injector) down(ctx context.Context, app App) (up func(context.Context) 
 	if err := i.Cluster.API.SubResource("scale").Get(ctx, i.object(app), scale); err != nil {
 		return nil, fmt.Errorf("%s: scale: %w", app.Name, err)
 	}
-	up = func(ctx context.Context) error { return i.Up(ctx, app, max(1, scale.Spec.Replicas)) }
+	up = i.lasting(app.Name+" is away", func(ctx context.Context) error { return i.Up(ctx, app, max(1, scale.Spec.Replicas)) })
 	pods, err := i.Pods(ctx, app)
 	if err != nil {
 		return up, err
@@ -102,6 +103,7 @@ func (i *Injector) Up(ctx context.Context, app App, replicas int32) error {
 // Restart replaces an app's pods as `kubectl rollout restart` does, and waits until the
 // new ones are ready and the old ones gone.
 func (i *Injector) Restart(ctx context.Context, app App) error {
+	i.tell(target.Fault, app.Name+" is restarted")
 	stamp := time.Now().Format(time.RFC3339Nano)
 	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, stamp)
 	if err := i.Cluster.API.Patch(ctx, i.object(app), client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
@@ -117,6 +119,7 @@ func (i *Injector) Delete(ctx context.Context, app App) ([]corev1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
+	i.tell(target.Fault, app.Name+"'s pods are deleted")
 	for n := range pods {
 		if err := i.Cluster.API.Delete(ctx, &pods[n]); err != nil {
 			return nil, fmt.Errorf("Pod/%s: delete: %w", pods[n].Name, err)

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/test/e2e/cluster"
+	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 )
 
@@ -26,6 +27,24 @@ import (
 type Injector struct {
 	Cluster *cluster.Cluster
 	Runner  command.Runner // runs the container engine, to reach processes on the nodes
+	// Tell tells of each fault, by one of target's names; nil tells nobody.
+	Tell func(name, fault string)
+}
+
+func (i *Injector) tell(name, fault string) {
+	if i.Tell != nil {
+		i.Tell(name, fault)
+	}
+}
+
+// lasting tells that a fault begins. What it returns is the way back, after which the fault
+// is told to be over.
+func (i *Injector) lasting(fault string, back func(context.Context) error) func(context.Context) error {
+	i.tell(target.FaultBegins, fault)
+	return func(ctx context.Context) error {
+		defer i.tell(target.FaultOver, fault)
+		return back(ctx)
+	}
 }
 
 // thawSeconds is when a frozen API server is woken by its node if the suite does not do
@@ -39,6 +58,7 @@ func (i *Injector) Signal(ctx context.Context, app App, signal string) ([]corev1
 	if err != nil {
 		return nil, err
 	}
+	i.tell(target.Fault, app.Name+" gets "+signal)
 	return pods, i.signalAll(ctx, pods, signal)
 }
 
@@ -67,9 +87,9 @@ func (i *Injector) FreezeAPIServer(ctx context.Context) (thaw func(context.Conte
 	if err := i.signal(ctx, pod.Spec.NodeName, id, "SIGSTOP"); err != nil {
 		return nil, fmt.Errorf("kube-apiserver: %w", err)
 	}
-	return func(ctx context.Context) error {
+	return i.lasting("kube-apiserver is frozen", func(ctx context.Context) error {
 		return i.exec(ctx, pod.Spec.NodeName, "sh", "-c", "rm -f "+mark+"; "+wake)
-	}, nil
+	}), nil
 }
 
 // SigningKey reads the key (PEM) that the cluster signs ServiceAccounts' tokens with.
@@ -130,7 +150,7 @@ func (i *Injector) Detach(ctx context.Context, namespace, name string) (attach f
 		body := fmt.Sprintf(`{"spec":{"selector":{%q:%s}}}`, label, value)
 		return i.Cluster.API.Patch(ctx, service, client.RawPatch("application/merge-patch+json", []byte(body)))
 	}
-	return func(ctx context.Context) error { return patch(ctx, "null") }, patch(ctx, `"true"`)
+	return i.lasting("Service "+name+" has no endpoints", func(ctx context.Context) error { return patch(ctx, "null") }), patch(ctx, `"true"`)
 }
 
 // Revoke takes all permissions in the services' namespace from a ServiceAccount of it. The
@@ -149,7 +169,7 @@ func (i *Injector) Revoke(ctx context.Context, account string) (grant func(conte
 	if len(taken) == 0 {
 		return nil, fmt.Errorf("ServiceAccount/%s: no RoleBinding names it", account)
 	}
-	grant = func(ctx context.Context) error {
+	grant = i.lasting("ServiceAccount "+account+" has no permissions", func(ctx context.Context) error {
 		var errs []error
 		for _, binding := range taken {
 			binding.ResourceVersion, binding.UID = "", ""
@@ -158,7 +178,7 @@ func (i *Injector) Revoke(ctx context.Context, account string) (grant func(conte
 			}
 		}
 		return errors.Join(errs...)
-	}
+	})
 	for n := range taken {
 		if err := i.Cluster.API.Delete(ctx, taken[n].DeepCopy()); err != nil {
 			return grant, fmt.Errorf("RoleBinding/%s: %w", taken[n].Name, err)

@@ -85,7 +85,7 @@ var _ = Describe("A sender", func() {
 		Expect(must(sender.Alerts(ctx, alert(ns)))).To(HaveStatus(http.StatusCreated))
 		Expect(kube.Deny(ctx, run.Name(name), "gateway-signal-sender")).To(Succeed())
 		Eventually(func(ctx SpecContext) (*signals.Response, error) { return sender.Alerts(ctx, alert(ns)) }).
-			WithContext(ctx).WithTimeout(brief).Should(HaveStatus(http.StatusForbidden), "a permission is remembered for ten seconds")
+			WithContext(ctx).WithTimeout(brief).Should(HaveStatus(http.StatusForbidden), "a permission is remembered for five seconds")
 	})
 
 	DescribeTable("cannot pass for somebody else by the header", func(ctx SpecContext, header string) {

@@ -99,12 +99,20 @@ var _ = Describe("Two replicas", Serial, Ordered, ContinueOnFailure, Label("faul
 		}
 	})
 
-	It("are replaced one by one without a request that fails", SpecTimeout(broken), func(ctx SpecContext) {
+	It("are replaced one by one without a request that fails, and Alertmanager notices nothing", SpecTimeout(broken), func(ctx SpecContext) {
+		ns := workload(ctx)
+		rolled := notify(ctx, "rolled", alert(ns))
+		Eventually(rolled.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", 1)))
 		storm := blow(ctx)
 		storm.blows(ctx, perSecond)
 		Expect(world.Restart(ctx, gatewayApp)).To(Succeed())
+		before := must(rolled.sent(ctx)).Delivered()
 		storm.blows(ctx, perSecond)
 		storm.calm(ctx)
 		Expect(storm.failures).To(BeEmpty())
+		Eventually(rolled.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", before+2)))
+		got := rolled.tallied(ctx, identity(ns))
+		Expect(got.Sent.Failed).To(BeZero())
+		Expect(got.Counted).To(Equal(got.Sent.Delivered()))
 	})
 })

@@ -153,6 +153,15 @@ func detached(ctx context.Context, namespace, service string) (attach func(conte
 	return attach
 }
 
+// unreachable cuts DataStorage off for the rest of the spec, connections that are open
+// included, and returns what mends it.
+func unreachable(ctx context.Context) (attach func(context.Context) error) {
+	GinkgoHelper()
+	attach = detached(ctx, "", "data-storage-service")
+	signal(ctx, dataStorageApp, "SIGKILL") // ends the connections that are open
+	return attach
+}
+
 // signal sends a signal that ends an app's processes; at its end the spec waits until
 // they have been started again.
 func signal(ctx context.Context, app faults.App, name string) []corev1.Pod {
@@ -191,7 +200,7 @@ var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriorit
 	})
 
 	It("every audit event arrives, also those of a Gateway that is killed meanwhile", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, dataStorageApp)
+		attach := unreachable(ctx)
 		ns := workload(ctx)
 		response := created(ctx, alert(ns))
 		for range 5 {
@@ -200,7 +209,7 @@ var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriorit
 		restart(ctx)
 		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
 			Should(HaveStatus(http.StatusAccepted), "the new process takes signals")
-		Expect(up(ctx)).To(Succeed())
+		Expect(attach(ctx)).To(Succeed())
 		audited(ctx, response.Name, 8)
 		Expect(counted(ctx).Value("audit_events_dropped_total")).To(BeZero())
 	})
@@ -229,8 +238,7 @@ var _ = Describe("When names do not resolve", Serial, Label("fault"), SpecPriori
 
 var _ = Describe("When the network to DataStorage is cut", Serial, Label("fault"), SpecPriority(last), func() {
 	It("signals are taken and their audit events arrive once it is whole", SpecTimeout(broken), func(ctx SpecContext) {
-		attach := detached(ctx, "", "data-storage-service")
-		signal(ctx, dataStorageApp, "SIGKILL") // ends the connections that are open
+		attach := unreachable(ctx)
 		response := created(ctx, alert(workload(ctx)))
 		Expect(attach(ctx)).To(Succeed())
 		audited(ctx, response.Name, 2)
@@ -268,60 +276,91 @@ var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"
 	})
 })
 
-var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), SpecPriority(last), func() {
-	It("it answers the requests in flight, flushes its audit events and exits with 0", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := workload(ctx)
+// The process is told once: what the specs look at happens within its drain delay.
+var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnFailure, Label("fault"), SpecPriority(last), func() {
+	var (
+		ns, meanwhile *workloads.Namespace
+		unready       *Answer
+		served        *signals.Response // once it was not ready
+		inFlight      map[int]int
+		late          *Answer // begun before, finished when it took nothing new
+		code          int32   // the process ended with
+	)
+	BeforeAll(func(ctx SpecContext) {
+		ns, meanwhile = workload(ctx), workload(ctx)
 		all := holdAll(ctx, 30, sized(ns, 4<<10))
-		late := must(hold(ctx, sized(ns, 4<<10)))
+		begun := must(hold(ctx, sized(ns, 4<<10)))
 		// Its pod goes with what it might leave in its spool: no other process sends that.
 		pod := must(world.Delete(ctx, gatewayApp))[0]
 		DeferCleanup(whole, NodeTimeout(broken))
-		Expect(finishAll(all)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 29}))
+		inside := &http.Client{Transport: must(kube.PodTransport(pod.Name, "8081"))}
+		ready := func(ctx context.Context) (*Answer, error) {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway/readyz", nil)
+			if err != nil {
+				return nil, err
+			}
+			return Send(inside, request)
+		}
+		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(HaveStatus(http.StatusServiceUnavailable))
+		unready, served = must(ready(ctx)), send(ctx, alert(meanwhile))
+		inFlight = finishAll(all)
 		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).Should(Succeed(), "the drain delay ends")
-		Expect(must(late.finish())).To(HaveStatus(http.StatusAccepted)) // nothing but the last flush sends its audit event
-		Expect(must(world.ExitCode(ctx, pod))).To(BeZero())
+		late = must(begun.finish()) // nothing but the last flush sends its audit event
+		code = must(world.ExitCode(ctx, pod))
+	}, NodeTimeout(broken))
+
+	It("it answers the requests in flight, flushes its audit events and exits with 0", SpecTimeout(broken), func(ctx SpecContext) {
+		Expect(inFlight).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 29}))
+		Expect(late).To(HaveStatus(http.StatusAccepted))
+		Expect(code).To(BeZero())
 		found := remediations(ctx, identity(ns))
 		Expect(found).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(31))))
 		audited(ctx, found[0].Name, 32)
 	})
 
 	It("it is not ready from that moment, and serves until the others know", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := workload(ctx)
-		signal(ctx, gatewayApp, "SIGTERM")
-		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).
-			Should(And(HaveStatus(http.StatusServiceUnavailable), HaveField("Body", ContainSubstring("shutting_down"))))
-		created(ctx, alert(ns))
+		Expect(unready.Body).To(ContainSubstring("shutting_down"))
+		Expect(served).To(HaveStatus(http.StatusCreated))
+		Expect(remediations(ctx, identity(meanwhile))).To(HaveLen(1))
 	})
 })
 
-var _ = Describe("When the API server does not answer", Serial, Label("fault"), SpecPriority(last), func() {
-	It("signals are refused for now, and taken again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := workload(ctx)
-		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusCreated)) // the sender is known for some seconds
+// It is stopped once, for as long as the Gateway takes to give up, while everything is asked.
+var _ = Describe("When the API server does not answer", Serial, Ordered, ContinueOnFailure, Label("fault"), SpecPriority(last), func() {
+	var (
+		ns              *workloads.Namespace
+		known, stranger *signals.Response
+		unready, alive  *Answer
+	)
+	BeforeAll(func(ctx SpecContext) {
+		ns = workload(ctx)
+		unknown := gateway.As(must(run.Account(ctx, kube, uniqueName("new"), "gateway-signal-sender")))
+		created(ctx, alert(ns)) // the sender is known for some seconds
 		thaw := frozen(ctx)
-		response := send(ctx, alert(ns))
-		Expect(response.Code).To(BeElementOf(http.StatusServiceUnavailable, http.StatusGatewayTimeout), response.String())
-		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
+		var asking errgroup.Group
+		asking.Go(func() (err error) { known, err = gateway.Alerts(ctx, alert(ns)); return err })
+		asking.Go(func() (err error) { stranger, err = unknown.Alerts(ctx, alert(ns)); return err })
+		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
+		unready, alive = must(ready(ctx)), must(get(ctx, "http://"+healthAt+"/healthz"))
+		Expect(asking.Wait()).To(Succeed())
 		Expect(thaw(ctx)).To(Succeed())
+	}, NodeTimeout(broken))
+
+	It("signals are refused for now, and taken again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
+		Expect(known.Code).To(BeElementOf(http.StatusServiceUnavailable, http.StatusGatewayTimeout), known.String())
+		Expect(known.RetryAfter()).To(BeNumerically(">", 0))
 		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(ns)) }).WithContext(ctx).
 			Should(HaveStatus(http.StatusAccepted), "the circuit breaker lets the Gateway try again")
 	})
 
-	It("a sender that is not known yet is told to come back", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := workload(ctx)
-		sender := gateway.As(must(run.Account(ctx, kube, uniqueName("new"), "gateway-signal-sender")))
-		thaw := frozen(ctx)
-		response := must(sender.Alerts(ctx, alert(ns)))
-		Expect(response).To(And(BeProblem(http.StatusServiceUnavailable, "access-review-failed"), beSecured()))
-		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
-		Expect(thaw(ctx)).To(Succeed())
+	It("a sender that is not known yet is told to come back", SpecTimeout(broken), func(SpecContext) {
+		Expect(stranger).To(And(BeProblem(http.StatusServiceUnavailable, "access-review-failed"), beSecured()))
+		Expect(stranger.RetryAfter()).To(BeNumerically(">", 0))
 	})
 
 	It("the Gateway is not ready, and ready again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
-		thaw := frozen(ctx)
-		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
-		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
-		Expect(thaw(ctx)).To(Succeed())
+		Expect(unready).To(HaveStatus(http.StatusServiceUnavailable))
+		Expect(alive).To(HaveStatus(http.StatusOK))
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
 	})
 })

@@ -48,9 +48,12 @@ const (
 	broken = 60 * time.Second
 )
 
-// last puts specs that break things behind the others, also where only one process runs
-// and Serial alone orders nothing.
-const last = -1
+const (
+	first = 1
+	// last puts specs that break things behind the others, also where only one process
+	// runs and Serial alone orders nothing.
+	last = -1
+)
 
 // The problems by which the Gateway refuses.
 const (
@@ -124,7 +127,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 }, func(ctx SpecContext, payload []byte) {
 	run = must(session.Decode(payload))
 	kube = must(cluster.Connect(run.Target))
-	world = &faults.Injector{Cluster: kube, Runner: command.Local{}}
+	world = &faults.Injector{Cluster: kube, Runner: command.Local{}, Tell: tell}
 	secure = must(kube.TLS(ctx, "gateway-service"))
 	opsClient = &http.Client{Transport: said.Transport(&http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}), Timeout: settled}
 	healthAt = must(run.Target.Address("gateway-ops", "health"))
@@ -163,6 +166,9 @@ var _ = ReportAfterSuite("leaves nothing behind", func(ctx SpecContext, report R
 		Expect(run.End(ctx, kube)).To(Succeed())
 	}
 }, NodeTimeout(broken))
+
+// tell keeps for the page of the run what a spec broke.
+func tell(name, fault string) { AddReportEntry(name, fault, ReportEntryVisibilityNever) }
 
 // must returns what a helper found, or fails the spec with the helper's own words.
 func must[T any](value T, err error) T {

@@ -103,7 +103,8 @@ func (s *Session) End(ctx context.Context, c *cluster.Cluster) error {
 	errs := make([]error, len(doomed))
 	var deletions errgroup.Group
 	deletions.SetLimit(deletionsAtOnce)
-	for i, object := range doomed {
+	// Namespaces last: while they go the API server is busy, and by them an end that was interrupted is taken up again.
+	for i, object := range slices.Backward(doomed) {
 		deletions.Go(func() error {
 			errs[i] = c.API.Delete(ctx, object)
 			if _, request := object.(*v1alpha1.RemediationRequest); request {

@@ -17,14 +17,14 @@ import (
 	"kubernaut.ai/e2e/test/e2e/cluster"
 )
 
-// Postgres connects to a database as its owner; empty means the one of DataStorage. The
+// Postgres connects to a database as the superuser; empty means the one of DataStorage. The
 // caller closes the connection.
 func Postgres(ctx context.Context, c *cluster.Cluster, database string) (*pgx.Conn, error) {
 	address, err := c.Target.Address("postgresql", "postgresql")
 	if err != nil {
 		return nil, err
 	}
-	password, err := password(ctx, c, "postgresql-credentials")
+	password, err := password(ctx, c, "postgresql-superuser-credentials")
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func Postgres(ctx context.Context, c *cluster.Cluster, database string) (*pgx.Co
 	if err != nil {
 		return nil, err
 	}
-	config.Host, config.Port, config.User, config.Password, config.Database = host, uint16(number), "datastorage", password, "datastorage"
+	config.Host, config.Port, config.User, config.Password, config.Database = host, uint16(number), "postgres", password, "datastorage"
 	if database != "" {
 		config.Database = database
 	}

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 
@@ -30,7 +29,7 @@ type Options struct {
 type Applier struct {
 	manager string
 	dynamic dynamic.Interface
-	client  kubernetes.Interface
+	client  kube.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 }
 
@@ -40,7 +39,7 @@ type Applier struct {
 func New(config *rest.Config, options Options) (*Applier, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
-	client, err := kubernetes.NewForConfig(config)
+	client, err := kube.ClientFor(config)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -360,7 +361,7 @@ func TestApplyReplacesJobs(t *testing.T) {
 	collectGarbage(t, a, batchv1.SchemeGroupVersion.WithResource("jobs"), namespace)
 	uid := func() types.UID {
 		t.Helper()
-		job, err := a.client.BatchV1().Jobs(namespace).Get(t.Context(), "migrations", metav1.GetOptions{})
+		job, err := kubernetes.NewForConfigOrDie(testConfig).BatchV1().Jobs(namespace).Get(t.Context(), "migrations", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -487,7 +488,7 @@ func becomeReady(t *testing.T, a *Applier, namespace string) {
 			{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "NewReplicaSetAvailable"},
 		},
 	})
-	_, err = a.client.DiscoveryV1().EndpointSlices(namespace).Create(context.WithoutCancel(t.Context()), &discoveryv1.EndpointSlice{
+	_, err = kubernetes.NewForConfigOrDie(testConfig).DiscoveryV1().EndpointSlices(namespace).Create(context.WithoutCancel(t.Context()), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{GenerateName: "web-", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints: []discoveryv1.Endpoint{{
@@ -634,7 +635,7 @@ func TestWaitForAJobThatIsDeletedAtItsEnd(t *testing.T) {
 		{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: started},
 	}})
 	background := metav1.DeletePropagationBackground
-	if err := a.client.BatchV1().Jobs(namespace).Delete(t.Context(), "migrations", metav1.DeleteOptions{PropagationPolicy: &background}); err != nil {
+	if err := kubernetes.NewForConfigOrDie(testConfig).BatchV1().Jobs(namespace).Delete(t.Context(), "migrations", metav1.DeleteOptions{PropagationPolicy: &background}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-result; err != nil {

@@ -9,10 +9,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 
 	"kubernaut.ai/e2e/test/infrastructure/kube"
@@ -129,7 +129,15 @@ func (a *Applier) watch(ctx context.Context, w *watcher, refs []Ref) error {
 		}
 	}
 	for source := range needed {
-		informer := dynamicinformer.NewFilteredDynamicInformer(a.dynamic, source.GroupVersionResource, source.namespace, 0, nil, nil).Informer()
+		// Not dynamicinformer, which comes with the informers and listers of all kinds, a
+		// hundred packages.
+		client := a.dynamic.Resource(source.GroupVersionResource).Namespace(source.namespace)
+		informer := cache.NewSharedIndexInformer(&cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+				return client.List(ctx, options)
+			},
+			WatchFuncWithContext: client.Watch,
+		}, &unstructured.Unstructured{}, 0, nil)
 		if err := w.start(ctx, informer); err != nil {
 			return err
 		}

@@ -296,3 +296,21 @@ func TestSourcesTellWhichFilesAreOthers(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+func TestNobodyElseKnowsWhatTheFolderIsCalled(t *testing.T) {
+	for _, dir := range []string{"..", "../../../magefiles"} {
+		err := fs.WalkDir(os.DirFS(dir), ".", func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "checkout/") {
+				return err
+			}
+			text, err := os.ReadFile(filepath.Join(dir, path))
+			if strings.Contains(string(text), `".e2e`) {
+				t.Errorf("%s: joins a path of .e2e by itself; package checkout says where everything lies", path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

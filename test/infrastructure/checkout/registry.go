@@ -23,7 +23,7 @@ func (e Entry) Orphan() string {
 	if _, err := os.Stat(e.Root); notThere(err) {
 		return "its checkout " + e.Root + " is gone"
 	}
-	if _, err := os.Stat(filepath.Join(e.Root, ".e2e", e.Name)); notThere(err) {
+	if _, err := os.Stat(Checkout{e.Root}.Path(e.Name)); notThere(err) {
 		return "its checkout " + e.Root + " knows it no longer"
 	}
 	return ""

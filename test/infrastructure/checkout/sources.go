@@ -14,6 +14,9 @@ import (
 // what is in each.
 type Sources map[string]string
 
+// GoSettings are what go env tells of by which the same files become other programs.
+var GoSettings = []string{"GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CC", "CGO_CFLAGS", "CGO_LDFLAGS", "PATH"}
+
 // Sources reads all files of the checkout, but those in folders that begin with a dot.
 func (c Checkout) Sources() (Sources, error) {
 	sources := Sources{}

@@ -5,15 +5,14 @@ package checks
 
 import (
 	"context"
-	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/command"
-	"kubernaut.ai/e2e/test/infrastructure/image"
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 )
 
 // Checks are those of one checkout.
@@ -48,30 +47,16 @@ func (c Checks) run(ctx context.Context, env []string, stdout, stderr io.Writer,
 
 // Source is a fingerprint of the Go files of the services, with or without tests.
 func Source(root string, tests bool) (string, error) {
-	return fingerprint(root, func(path string) bool {
+	return fingerprint.New().Dir(os.DirFS(root), "docker", func(path string) bool {
 		return strings.HasSuffix(path, ".go") && (tests || !strings.HasSuffix(path, "_test.go"))
-	}, "docker")
-}
-
-// fingerprint is one of those files in folders of root that keep selects.
-func fingerprint(root string, keep func(path string) bool, folders ...string) (string, error) {
-	inputs := image.NewInputs()
-	fsys := os.DirFS(root)
-	var problems []error
-	for _, folder := range folders {
-		problems = append(problems, fs.WalkDir(fsys, folder, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.Type().IsRegular() && keep(path) {
-				inputs.File(fsys, path)
-			}
-			return err
-		}))
-	}
-	return image.Image{Inputs: inputs}.Ref(), errors.Join(append(problems, inputs.Err())...)
+	}).Sum()
 }
 
 // tierDir is where a tier of tests leaves its counters, in a folder a service. They
 // are of no cluster.
-func (c Checks) tierDir(tier string) string { return filepath.Join(c.Root, ".e2e", "coverage", tier) }
+func (c Checks) tierDir(tier string) string {
+	return checkout.Checkout{Root: c.Root}.Path("coverage", tier)
+}
 
 // sourceFile says of what source the counters are, once they are complete.
 func (c Checks) sourceFile(tier string) string { return filepath.Join(c.tierDir(tier), "source") }

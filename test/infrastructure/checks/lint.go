@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
+
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 )
 
 // tools is the second module file, of linters and generators.
@@ -58,7 +61,8 @@ func (c Checks) Generate(ctx context.Context) error {
 
 // generated is a fingerprint of every generated file.
 func (c Checks) generated() (string, error) {
-	return fingerprint(c.Root, func(file string) bool {
-		return strings.HasSuffix(file, ".gen.go") || strings.HasPrefix(path.Base(file), "zz_generated.") || strings.HasPrefix(file, "manifests/crds/")
-	}, "docker", "manifests/crds")
+	root := os.DirFS(c.Root)
+	return fingerprint.New().Dir(root, "manifests/crds", nil).Dir(root, "docker", func(file string) bool {
+		return strings.HasSuffix(file, ".gen.go") || strings.HasPrefix(path.Base(file), "zz_generated.")
+	}).Sum()
 }

@@ -34,11 +34,24 @@ func (c Checks) Unit(ctx context.Context) error {
 // Integration runs the tests with the tag integration, with env added to the
 // environment: it tells them where the servers are that they need.
 func (c Checks) Integration(ctx context.Context, env []string) error {
-	packages, err := c.integrationPackages(ctx)
+	packages, err := c.tagged(ctx, "integration")
 	if err != nil {
 		return err
 	}
 	return c.test(ctx, env, integration, "integration", packages)
+}
+
+// Browser runs the tests with the tag browser, which look at pages on a screen. The pictures
+// that they take lie in dir.
+func (c Checks) Browser(ctx context.Context, dir string) error {
+	packages, err := c.tagged(ctx, "browser")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return err
+	}
+	return c.run(ctx, nil, c.Out, c.Progress, append([]string{"test", "-tags", "browser", "-run", "Screen", "-artifacts", "-outputdir", dir}, packages...)...)
 }
 
 // test runs the tests of packages, each service's by themselves, because they count
@@ -76,7 +89,7 @@ func (c Checks) test(ctx context.Context, env []string, tier, tags string, packa
 	passed := true
 	for _, args := range runs {
 		// The race detector needs cgo.
-		err := c.run(ctx, append([]string{"CGO_ENABLED=1"}, env...), c.Out, c.Progress, args...)
+		err := c.run(ctx, append([]string{"CGO_ENABLED=1", command.Race()}, env...), c.Out, c.Progress, args...)
 		var failed *command.Error
 		if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
 			passed = false
@@ -117,14 +130,14 @@ func (c Checks) Counters(service string, say func(format string, args ...any)) (
 	return dirs, nil
 }
 
-// integrationPackages are those with a test file that has the tag integration.
-func (c Checks) integrationPackages(ctx context.Context) ([]string, error) {
+// tagged are the packages with a test file that has the tag.
+func (c Checks) tagged(ctx context.Context, tag string) ([]string, error) {
 	const files = "{{.ImportPath}} {{len .TestGoFiles}} {{len .XTestGoFiles}}"
 	plain, err := c.list(ctx, "", files)
 	if err != nil {
 		return nil, err
 	}
-	tagged, err := c.list(ctx, "integration", files)
+	tagged, err := c.list(ctx, tag, files)
 	if err != nil {
 		return nil, err
 	}

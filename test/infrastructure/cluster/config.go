@@ -2,9 +2,7 @@ package cluster
 
 import (
 	"cmp"
-	"crypto/sha256"
 	_ "embed" // of what kubeadm and containerd are told
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +13,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
+
+	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
 )
 
 // Spec is the cluster to create.
@@ -102,12 +102,16 @@ func (s Spec) Identity(engine string) (Identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	digest, err := fingerprint.New().Text("settings", string(settings)).Sum()
+	if err != nil {
+		return nil, err
+	}
 	identity := Identity{
 		"engine": engine, "node image": s.Image, "node ports": fmt.Sprint(s.Ports), "mounts": fmt.Sprint(s.Mounts), // maps print sorted
-		"settings": digest(settings),
+		"settings": digest,
 	}
 	if s.Patches != "" {
-		identity["kubeadm patches"], err = digestDir(s.Patches)
+		identity["kubeadm patches"], err = fingerprint.New().Dir(os.DirFS(s.Patches), ".", nil).Sum()
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -126,23 +130,4 @@ func (i Identity) Differs(there Identity) string {
 		}
 	}
 	return ""
-}
-
-func digest(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])[:16]
-}
-
-// digestDir covers the paths and contents of a folder's files.
-func digestDir(dir string) (string, error) {
-	var all []string
-	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		data, err := fs.ReadFile(os.DirFS(dir), path)
-		all = append(all, path, digest(data))
-		return err
-	})
-	return digest([]byte(strings.Join(all, "\x00"))), err
 }

@@ -28,20 +28,22 @@ const mendTimeout = time.Minute
 // told is how long a cluster may take before the wait is worth a word.
 const told = time.Second
 
+// Made is what Create has left.
+type Made struct {
+	Nodes []string  // names of the containers
+	At    time.Time // when all was done
+}
+
 // Mend brings a cluster that Create has made back to what Create left: it starts nodes that
 // were stopped, continues those that are paused, waits until the API server and every node
 // are Ready by what they say now, and makes the kernel's settings again that a restart
-// loses. nodes are the names of the containers that Create made. status is told what it
-// waits for. It returns what was done, empty when all was well.
+// loses. all are its containers now, as All returns them. status is told what it waits for.
+// It returns what was done, empty when all was well.
 //
 // The error is a *Broken when the cluster must be made anew. Any other says that this could
 // not be found out: the engine does not answer, or ctx has ended.
-func (k Kind) Mend(ctx context.Context, nodes []string, status func(format string, args ...any)) (done string, err error) {
-	all, err := k.All(ctx)
-	if err != nil {
-		return "", err
-	}
-	slices.Sort(nodes)
+func (k Kind) Mend(ctx context.Context, all []string, was Made, status func(format string, args ...any)) (done string, err error) {
+	nodes := slices.Sorted(slices.Values(was.Nodes))
 	if !slices.Equal(nodes, all) {
 		return "", &Broken{fmt.Sprintf("its nodes are %s and were %s", list(all), list(nodes))}
 	}
@@ -80,7 +82,10 @@ func (k Kind) Mend(ctx context.Context, nodes []string, status func(format strin
 	if waited > told {
 		did = append(did, fmt.Sprintf("waited %.0f s until it was ready", waited.Seconds()))
 	}
-	for _, node := range nodes {
+	for i, node := range nodes {
+		if found[i].started.Before(was.At) {
+			continue // not started since
+		}
 		lost, err := k.lostKernel(ctx, node)
 		if err != nil {
 			return "", err

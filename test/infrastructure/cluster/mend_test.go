@@ -24,8 +24,9 @@ import (
 
 // world is a cluster of one node as the engine and the API server show it.
 type world struct {
-	state, started string // of the container
-	kernel         string // value of every setting
+	state, started string    // of the container
+	made           time.Time // when its creation was done; zero is before every start
+	kernel         string    // value of every setting
 	startFails     bool
 	ready          metav1.Time // heartbeat of the node's condition Ready
 	renewed        time.Time   // the kubelet's lease
@@ -108,7 +109,7 @@ func (w *world) open(t *testing.T) (Kind, *command.Recorder) {
 func (w *world) mend(t *testing.T) (done string, changed []string, err error) {
 	t.Helper()
 	k, runner := w.open(t)
-	done, err = k.Mend(t.Context(), []string{node}, func(string, ...any) {})
+	done, err = k.Mend(t.Context(), []string{node}, Made{Nodes: []string{node}, At: w.made}, func(string, ...any) {})
 	for _, call := range runner.Calls() {
 		if line := strings.Join(call[1:], " "); !strings.HasPrefix(line, "ps") && !strings.HasPrefix(line, "inspect") && !strings.Contains(line, "--values") {
 			changed = append(changed, line)
@@ -137,6 +138,7 @@ func TestMend(t *testing.T) {
 			"started " + node + "; set net.ipv4.icmp_ratelimit again", []string{"start " + node, set}, ""},
 		{"paused", func(w *world) { w.state = "paused" }, "continued " + node, []string{"unpause " + node}, ""},
 		{"restarted by the engine: the settings are gone", func(w *world) { w.kernel = "1000" }, "set net.ipv4.icmp_ratelimit again", []string{set}, ""},
+		{"not started since it was made: the settings hold", func(w *world) { w.kernel, w.made = "unread", start.Add(time.Minute) }, "", nil, ""},
 		{"cannot be started", func(w *world) { w.state, w.startFails = "exited", true }, "", []string{"start " + node}, "address already in use"},
 		{"its API server does not answer", func(w *world) { w.down = true }, "", nil, "connection refused"},
 		{"Ready, as it was before the restart", func(w *world) { w.ready = metav1.Time{Time: start.Add(-time.Minute)} }, "", nil, "its kubelet has not reported since it was started"},
@@ -168,7 +170,7 @@ func TestMend(t *testing.T) {
 
 	t.Run("another number of nodes", func(t *testing.T) {
 		runner := &command.Recorder{Answer: well.run}
-		_, err := kindWith(t, "podman", runner).Mend(t.Context(), []string{node, "e2e-1-worker"}, func(string, ...any) {})
+		_, err := kindWith(t, "podman", runner).Mend(t.Context(), []string{node}, Made{Nodes: []string{node, "e2e-1-worker"}}, func(string, ...any) {})
 		var broken *Broken
 		if want := "its nodes are " + node + " and were " + node + ", e2e-1-worker"; !errors.As(err, &broken) || broken.Reason != want {
 			t.Errorf("got %v, want %s", err, want)
@@ -176,7 +178,11 @@ func TestMend(t *testing.T) {
 	})
 	t.Run("an engine that does not answer says nothing about the cluster", func(t *testing.T) {
 		runner := &command.Recorder{Answer: func(command.Cmd) error { return errors.New("cannot connect to the daemon") }}
-		_, err := kindWith(t, "podman", runner).Mend(t.Context(), []string{node}, func(string, ...any) {})
+		k := kindWith(t, "podman", runner)
+		if err := os.WriteFile(k.Kubeconfig, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := k.Mend(t.Context(), []string{node}, Made{Nodes: []string{node}}, func(string, ...any) {})
 		var broken *Broken
 		if err == nil || errors.As(err, &broken) {
 			t.Errorf("got %v, want an error that removes nothing", err)

@@ -10,7 +10,6 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
@@ -28,7 +27,7 @@ func (k Kind) Ready(ctx context.Context) error {
 
 // nodesReady waits until every node is Ready, and has said so since its container started,
 // where that is known by the node's name.
-func (k Kind) nodesReady(ctx context.Context, client kubernetes.Interface, started map[string]time.Time) error {
+func (k Kind) nodesReady(ctx context.Context, client kube.Interface, started map[string]time.Time) error {
 	var reasons []string
 	err := kube.Until(ctx, kube.From(client.CoreV1().Nodes(), nil), nil, func(nodes []*corev1.Node) bool {
 		reasons = nil
@@ -45,7 +44,7 @@ func (k Kind) nodesReady(ctx context.Context, client kubernetes.Interface, start
 // podsSeen waits until no pod's status is older than the start of its node's container: one
 // that names a process which ran before that is what the kubelet has not yet looked at
 // again, however ready it says the pod is.
-func (k Kind) podsSeen(ctx context.Context, client kubernetes.Interface, started map[string]time.Time) error {
+func (k Kind) podsSeen(ctx context.Context, client kube.Interface, started map[string]time.Time) error {
 	var reasons []string
 	err := kube.Until(ctx, kube.From(client.CoreV1().Pods(""), nil), nil, func(pods []*corev1.Pod) bool {
 		reasons = nil
@@ -61,7 +60,7 @@ func (k Kind) podsSeen(ctx context.Context, client kubernetes.Interface, started
 
 // alive waits until every kubelet has renewed its lease since a time. It does so every ten
 // seconds, and at once when it starts.
-func (k Kind) alive(ctx context.Context, client kubernetes.Interface, since time.Time) error {
+func (k Kind) alive(ctx context.Context, client kube.Interface, since time.Time) error {
 	var reasons []string
 	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	err := kube.Until(ctx, kube.From(leases, nil), nil, func(leases []*coordinationv1.Lease) bool {

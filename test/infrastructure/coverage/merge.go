@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/tools/cover"
+
+	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
 // sourceFile is the blocks of one source file, by who reaches them.
@@ -67,17 +69,9 @@ func profileText(files []sourceFile) string {
 	return b.String()
 }
 
-// Function is the coverage of one function.
-type Function struct {
-	Name string `json:"name"` // e.g. (*App).Run
-	File string `json:"file"` // in the module
-	Line int    `json:"line"`
-	Counts
-}
-
 // count adds up the statements by package and by function.
-func (r reporter) count(result *Result, files []sourceFile) ([]Function, error) {
-	var functions []Function
+func (r reporter) count(result *report.Coverage, files []sourceFile) ([]report.Function, error) {
+	var functions []report.Function
 	for _, file := range files {
 		set := token.NewFileSet()
 		parsed, err := parser.ParseFile(set, r.source(r.root, file.name), nil, parser.ParseComments|parser.SkipObjectResolution)
@@ -91,14 +85,14 @@ func (r reporter) count(result *Result, files []sourceFile) ([]Function, error) 
 			continue
 		}
 		path := packageOf(file.name)
-		at := slices.IndexFunc(result.Packages, func(p Package) bool { return p.Path == path })
+		at := slices.IndexFunc(result.Packages, func(p report.Package) bool { return p.Path == path })
 		if at < 0 {
 			at = len(result.Packages)
-			result.Packages = append(result.Packages, Package{Path: path})
+			result.Packages = append(result.Packages, report.Package{Path: path})
 		}
 		for _, block := range file.blocks {
-			result.add(block.NumStmt, block.endToEnd, block.tests)
-			result.Packages[at].add(block.NumStmt, block.endToEnd, block.tests)
+			result.Add(block.NumStmt, block.endToEnd, block.tests)
+			result.Packages[at].Add(block.NumStmt, block.endToEnd, block.tests)
 		}
 		for _, decl := range parsed.Decls {
 			function, ok := decl.(*ast.FuncDecl)
@@ -106,10 +100,10 @@ func (r reporter) count(result *Result, files []sourceFile) ([]Function, error) 
 				continue
 			}
 			from, to := set.Position(function.Body.Pos()), set.Position(function.Body.End())
-			counted := Function{Name: functionName(function), File: strings.TrimPrefix(file.name, r.Module+"/"), Line: set.Position(function.Pos()).Line}
+			counted := report.Function{Name: functionName(function), File: strings.TrimPrefix(file.name, r.Module+"/"), Line: set.Position(function.Pos()).Line}
 			for _, block := range file.blocks {
 				if inside(block.StartLine, block.StartCol, from, to) {
-					counted.add(block.NumStmt, block.endToEnd, block.tests)
+					counted.Add(block.NumStmt, block.endToEnd, block.tests)
 				}
 			}
 			if counted.Statements > 0 {
@@ -117,7 +111,7 @@ func (r reporter) count(result *Result, files []sourceFile) ([]Function, error) 
 			}
 		}
 	}
-	slices.SortFunc(result.Packages, func(a, b Package) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(result.Packages, func(a, b report.Package) int { return strings.Compare(a.Path, b.Path) })
 	return functions, nil
 }
 
@@ -174,7 +168,7 @@ func (r reporter) hasStatements(path string, names []string) (bool, error) {
 }
 
 // functionsText is one line a function.
-func functionsText(functions []Function) string {
+func functionsText(functions []report.Function) string {
 	var b strings.Builder
 	for _, f := range functions {
 		fmt.Fprintf(&b, "%-60s %-40s %4d statements  end to end %5.1f %%  merged %5.1f %%\n",

@@ -9,6 +9,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
 // source is a small program whose statements can be counted by hand. It is
@@ -194,7 +195,7 @@ func (p *program) known(name string, processes ...coverage.Process) {
 	p.service.Pods = append(p.service.Pods, pod)
 }
 
-func (p *program) report(t *testing.T) (coverage.Result, error) {
+func (p *program) report(t *testing.T) (report.Coverage, error) {
 	t.Helper()
 	return coverage.Report(t.Context(), command.Local{}, p.root, p.service)
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/tools/cover"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
 // Service is one instrumented program.
@@ -48,65 +49,11 @@ const (
 	UnreachedFile = "unreached.txt" // functions that nothing reaches
 )
 
-// Result is the coverage of one service.
-type Result struct {
-	Service string   `json:"service"`
-	Pods    []string `json:"pods"`
-	Tested  bool     `json:"tested"` // there were counters of tests
-	Counts
-	Packages  []Package  `json:"packages"`  // sorted by path
-	Unreached []Function `json:"unreached"` // the biggest first
-	Generated int        `json:"generated"` // statements of generated files, not in Counts
-}
-
-// Package is the coverage of one package of a service.
-type Package struct {
-	Path string `json:"path"`
-	Counts
-}
-
-// Counts are numbers of statements.
-type Counts struct {
-	Statements int `json:"statements"`
-	Both       int `json:"both"`
-	EndToEnd   int `json:"endToEnd"` // end to end only
-	Tests      int `json:"tests"`    // tests only
-}
-
-// Neither is how many statements nothing reaches.
-func (c Counts) Neither() int { return c.Statements - c.Both - c.EndToEnd - c.Tests }
-
-// EndToEndPercent is the share of statements that ran in pods, 0 to 100.
-func (c Counts) EndToEndPercent() float64 { return percent(c.Both+c.EndToEnd, c.Statements) }
-
-// MergedPercent is the share of statements that ran anywhere, 0 to 100. Where tests
-// left no counters it is the end-to-end share.
-func (c Counts) MergedPercent() float64 { return percent(c.Statements-c.Neither(), c.Statements) }
-
-func (c *Counts) add(statements int, endToEnd, tests bool) {
-	c.Statements += statements
-	switch {
-	case endToEnd && tests:
-		c.Both += statements
-	case endToEnd:
-		c.EndToEnd += statements
-	case tests:
-		c.Tests += statements
-	}
-}
-
-func percent(covered, statements int) float64 {
-	if statements == 0 {
-		return 0
-	}
-	return 100 * float64(covered) / float64(statements)
-}
-
 // Report merges what the pods of a service and its tests left and writes the report
 // of it. root is the module's folder. Counters that do not tell the whole truth are
 // an error, and then there is no report.
-func Report(ctx context.Context, runner command.Runner, root string, service Service) (Result, error) {
-	result := Result{Service: service.Name, Tested: len(service.Tests) > 0}
+func Report(ctx context.Context, runner command.Runner, root string, service Service) (report.Coverage, error) {
+	result := report.Coverage{Service: service.Name, Tested: len(service.Tests) > 0}
 	// A report that is there is of an earlier time.
 	if err := os.RemoveAll(service.Out); err != nil {
 		return result, err
@@ -132,7 +79,7 @@ type reporter struct {
 	runner command.Runner
 }
 
-func (r reporter) report(ctx context.Context, result *Result) error {
+func (r reporter) report(ctx context.Context, result *report.Coverage) error {
 	dirs := make([]string, len(result.Pods))
 	for i, pod := range result.Pods {
 		dirs[i] = filepath.Join(r.Raw, pod)
@@ -265,8 +212,8 @@ func (s Service) source(root, file string) string {
 func packageOf(file string) string { return file[:strings.LastIndex(file, "/")] }
 
 // unreached are the functions that nothing reaches, the biggest first.
-func unreached(functions []Function) []Function {
-	none := slices.DeleteFunc(slices.Clone(functions), func(f Function) bool { return f.Neither() < f.Statements })
-	slices.SortStableFunc(none, func(a, b Function) int { return b.Statements - a.Statements })
+func unreached(functions []report.Function) []report.Function {
+	none := slices.DeleteFunc(slices.Clone(functions), func(f report.Function) bool { return f.Neither() < f.Statements })
+	slices.SortStableFunc(none, func(a, b report.Function) int { return b.Statements - a.Statements })
 	return none
 }

@@ -9,10 +9,11 @@ import (
 	"testing"
 
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
+	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
-func packages(result coverage.Result) map[string]coverage.Counts {
-	counts := map[string]coverage.Counts{}
+func packages(result report.Coverage) map[string]report.Counts {
+	counts := map[string]report.Counts{}
 	for _, pkg := range result.Packages {
 		counts[strings.TrimPrefix(pkg.Path, "example.com/m/")] = pkg.Counts
 	}
@@ -28,7 +29,7 @@ func TestFiguresAreThoseOfTheProgram(t *testing.T) {
 	}
 	// main has 7 statements, of which the bodies of both ifs do not run; Take has 7, of
 	// which the switch and the left branch run; Never has 3, Nowhere 2.
-	want := map[string]coverage.Counts{
+	want := map[string]report.Counts{
 		"app":        {Statements: 7, EndToEnd: 5},
 		"app/choice": {Statements: 12, EndToEnd: 3},
 	}
@@ -46,7 +47,7 @@ func TestFiguresAreThoseOfTheProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want["app/choice"] = coverage.Counts{Statements: 12, EndToEnd: 6}
+	want["app/choice"] = report.Counts{Statements: 12, EndToEnd: 6}
 	if got := packages(second); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want the right branch's 3 statements more", got)
 	}
@@ -92,7 +93,7 @@ func TestTestsAreMergedByStatement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]coverage.Counts{
+	want := map[string]report.Counts{
 		"app": {Statements: 7, EndToEnd: 5},
 		// Both the switch; end to end the left branch; tests the right one and Never;
 		// neither Take's last line and Nowhere.
@@ -118,7 +119,7 @@ func TestTestsAreMergedByStatement(t *testing.T) {
 		"app: counters of 1 pod; 2 statements of generated files are not counted.",
 		"| `(*Choice).Nowhere` | app/choice/choice.go:29 | 2 |",
 	} {
-		if table := coverage.Markdown([]coverage.Result{result}); !strings.Contains(table, text) {
+		if table := report.CoverageMarkdown([]report.Coverage{result}); !strings.Contains(table, text) {
 			t.Errorf("got\n%s\nwant %s", table, text)
 		}
 	}
@@ -141,29 +142,5 @@ func TestProfileHoldsThePackagesOfTheProgramAndNoOthers(t *testing.T) {
 				t.Error("a report was left that is not the truth")
 			}
 		})
-	}
-}
-
-func TestPageIsOneFileThatNamesEveryPackage(t *testing.T) {
-	page, err := coverage.Page([]coverage.Result{{
-		Service: "app", Pods: []string{"app-1"}, Tested: true,
-		Counts:    coverage.Counts{Statements: 8, Both: 2, EndToEnd: 1, Tests: 1},
-		Packages:  []coverage.Package{{Path: "m/app"}, {Path: "m/app/<x>", Counts: coverage.Counts{Statements: 8, Both: 2, EndToEnd: 1, Tests: 1}}},
-		Unreached: []coverage.Function{{Name: "(*A).b", File: "app/a.go", Line: 3, Counts: coverage.Counts{Statements: 4}}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		"(main)", "&lt;x&gt;", `<span class="both" style="width:25.000%">`, `<span class="neither" style="width:50.000%">`, "37.5 %", "50.0 %", "app/a.go:3",
-	} {
-		if !strings.Contains(string(page), want) {
-			t.Errorf("the page lacks %s", want)
-		}
-	}
-	for _, outside := range []string{"http:", "https:", "<script", "src=", "@import", "url("} {
-		if strings.Contains(string(page), outside) {
-			t.Errorf("the page needs %s", outside)
-		}
 	}
 }

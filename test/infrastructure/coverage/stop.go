@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 
 	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
@@ -79,7 +78,7 @@ func Stop(ctx context.Context, kubeconfig, namespace string, workloads []Workloa
 
 // scaleDown asks for no pods, and returns the selector of those that there are. The next
 // deployment of the component sets the number again.
-func (w Workload) scaleDown(ctx context.Context, client kubernetes.Interface, namespace string) (*metav1.LabelSelector, error) {
+func (w Workload) scaleDown(ctx context.Context, client kube.Interface, namespace string) (*metav1.LabelSelector, error) {
 	none := []byte(`{"spec":{"replicas":0}}`)
 	switch w.Kind {
 	case "Deployment":
@@ -99,7 +98,7 @@ func (w Workload) scaleDown(ctx context.Context, client kubernetes.Interface, na
 }
 
 // gone waits until no pod matches.
-func gone(ctx context.Context, client kubernetes.Interface, namespace string, labels *metav1.LabelSelector, seen func(*corev1.Pod)) error {
+func gone(ctx context.Context, client kube.Interface, namespace string, labels *metav1.LabelSelector, seen func(*corev1.Pod)) error {
 	selector, err := metav1.LabelSelectorAsSelector(labels)
 	if err != nil {
 		return err

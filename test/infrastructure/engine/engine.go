@@ -65,19 +65,36 @@ func buildProblem(stderr string) string {
 // problemLines is enough for docker, which shows the lines around the one at fault.
 const problemLines = 12
 
-// Exists tells whether the store holds exactly this reference.
-func (e Engine) Exists(ctx context.Context, ref string) (bool, error) {
-	err := e.Runner.Run(ctx, command.Cmd{Args: []string{e.Name, "image", "inspect", "--format", "{{.Id}}", ref}})
+// Exist returns those of the references that the store holds, each exactly as it is written.
+func (e Engine) Exist(ctx context.Context, refs ...string) (map[string]bool, error) {
+	var out bytes.Buffer
+	args := []string{e.Name, "image", "inspect", "--format", "{{range .RepoTags}}{{.}} {{end}}{{range .RepoDigests}}{{.}} {{end}}"}
+	err := e.Runner.Run(ctx, command.Cmd{Args: append(args, refs...), Stdout: &out})
 	var failed *command.Error
 	if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
-		// Both engines end with 1 or 125 and one of these texts for an image they do not know.
+		// Both engines tell of all that they know, and end with 1 or 125 and one of these texts
+		// for an image that they do not know.
 		for _, text := range []string{"no such image", "No such image", "image not known", "failed to find image", "unable to inspect", "No such object"} {
 			if strings.Contains(failed.Stderr, text) {
-				return false, nil
+				err = nil
 			}
 		}
 	}
-	return err == nil, err
+	names := strings.Fields(out.String())
+	held := map[string]bool{}
+	for _, ref := range refs {
+		// By its digest a tag beside it is not told; docker leaves out its own registry.
+		name := ref
+		if repository, digest, pinned := strings.Cut(ref, "@"); pinned {
+			if colon := strings.LastIndexByte(repository, ':'); colon > strings.LastIndexByte(repository, '/') {
+				repository = repository[:colon]
+			}
+			name = repository + "@" + digest
+		}
+		short := strings.TrimPrefix(name, "docker.io/")
+		held[ref] = slices.Contains(names, name) || slices.Contains(names, short) || slices.Contains(names, strings.TrimPrefix(short, "library/"))
+	}
+	return held, err
 }
 
 var (

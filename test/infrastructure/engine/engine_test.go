@@ -79,22 +79,33 @@ func TestBuildSaysWhatIsWrongWithTheDockerfile(t *testing.T) {
 }
 
 func TestExistsTellsAbsentFromBroken(t *testing.T) {
+	const a, b, pinned = "docker.io/library/a:1", "localhost/b:2", "quay.io/c:3@sha256:4"
 	for _, test := range []struct {
-		name   string
-		err    error
-		exists bool
-		fails  bool
+		name  string
+		said  string
+		err   error
+		held  []string
+		fails bool
 	}{
-		{"present", nil, true, false},
-		{"absent in podman", &command.Error{ExitCode: 125, Stderr: "Error: inspecting object: a:1: image not known"}, false, false},
-		{"absent in docker", &command.Error{ExitCode: 1, Stderr: "Error response from daemon: No such image: a:1"}, false, false},
-		{"engine down", &command.Error{ExitCode: 1, Stderr: "Cannot connect to the Docker daemon"}, false, true},
+		{"podman has them", a + " localhost/other:1\n" + b + "\nquay.io/c@sha256:4\n", nil, []string{a, b, pinned}, false},
+		{"docker has them", "a:1 \n" + b + "\nquay.io/c:3 quay.io/c@sha256:4\n", nil, []string{a, b, pinned}, false},
+		{"one is absent in podman", b + "\nquay.io/c@sha256:5\n", &command.Error{ExitCode: 125, Stderr: "Error: inspecting object: a:1: image not known"}, []string{b}, false},
+		{"one is absent in docker", "a:1\n", &command.Error{ExitCode: 1, Stderr: "Error response from daemon: No such image: b:2"}, []string{a}, false},
+		{"engine down", "", &command.Error{ExitCode: 1, Stderr: "Cannot connect to the Docker daemon"}, nil, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			runner := &command.Recorder{Answer: func(command.Cmd) error { return test.err }}
-			exists, err := engine.Engine{Name: "podman", Runner: runner}.Exists(t.Context(), "a:1")
-			if exists != test.exists || (err != nil) != test.fails {
-				t.Errorf("got %v, %v", exists, err)
+			runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+				io.WriteString(cmd.Stdout, test.said)
+				return test.err
+			}}
+			held, err := engine.Engine{Name: "podman", Runner: runner}.Exist(t.Context(), a, b, pinned)
+			if (err != nil) != test.fails {
+				t.Errorf("got %v", err)
+			}
+			for _, ref := range []string{a, b, pinned} {
+				if held[ref] != slices.Contains(test.held, ref) {
+					t.Errorf("%s: got %v", ref, held[ref])
+				}
 			}
 		})
 	}

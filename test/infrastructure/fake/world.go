@@ -132,7 +132,7 @@ func (w *World) change(ctx context.Context, call string, change func()) error {
 // Run stands for the go command and ginkgo: it leaves the files that they leave, a report
 // also where it fails.
 func (w *World) Run(ctx context.Context, cmd command.Cmd) error {
-	outcome := w.did(ctx, "run "+strings.Join(cmd.Args, " "))
+	outcome := w.did(ctx, "run "+strings.Join(append(cmd.Args, cmd.Env...), " "))
 	report, dir := "", ""
 	for i, arg := range cmd.Args {
 		if arg == "-o" && outcome == nil {
@@ -152,7 +152,7 @@ func (w *World) Run(ctx context.Context, cmd command.Cmd) error {
 	if report == "" {
 		return outcome
 	}
-	text := `[{"SpecReports":[{"LeafNodeType":"It","LeafNodeText":"x","State":"passed"}]}]`
+	text := `[{"PreRunStats":{"TotalSpecs":1,"SpecsThatWillRun":1},"SpecReports":[{"LeafNodeType":"It","LeafNodeText":"x","State":"passed"}]}]`
 	if w.Report != nil {
 		suite, _, _ := strings.Cut(filepath.Base(report), ".")
 		text = w.Report(suite)
@@ -187,12 +187,16 @@ func (w *World) Build(ctx context.Context, _, ref, _ string, _ ...string) error 
 	return w.change(ctx, "build "+ref, func() { w.has(&w.images, ref) })
 }
 
-// Exists tells whether the engine has an image.
-func (w *World) Exists(ctx context.Context, ref string) (bool, error) {
-	err := w.did(ctx, "exists "+ref)
+// Exist tells which images the engine has.
+func (w *World) Exist(ctx context.Context, refs ...string) (map[string]bool, error) {
+	err := w.did(ctx, "exists "+strings.Join(refs, " "))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return (strings.HasPrefix(ref, "docker.io/") || strings.HasPrefix(ref, "quay.io/")) || w.images[ref], err
+	held := map[string]bool{}
+	for _, ref := range refs {
+		held[ref] = strings.HasPrefix(ref, "docker.io/") || strings.HasPrefix(ref, "quay.io/") || w.images[ref]
+	}
+	return held, err
 }
 
 // Pull fetches an image.
@@ -270,7 +274,7 @@ func (k kind) Create(ctx context.Context, _ cluster.Spec, _ func(error)) error {
 func (k kind) Ready(ctx context.Context) error { return k.did(ctx, "ready") }
 
 // Mend starts the node again.
-func (k kind) Mend(ctx context.Context, nodes []string, _ func(string, ...any)) (string, error) {
+func (k kind) Mend(ctx context.Context, nodes []string, _ cluster.Made, _ func(string, ...any)) (string, error) {
 	if err := k.did(ctx, "mend "+strings.Join(nodes, " ")); err != nil {
 		return "", err
 	}
@@ -298,7 +302,10 @@ func (k kind) Delete(ctx context.Context) error {
 }
 
 // Nodes returns the node that runs.
-func (k kind) Nodes(context.Context) ([]string, error) {
+func (k kind) Nodes(ctx context.Context) ([]string, error) {
+	if err := k.did(ctx, "nodes"); err != nil {
+		return nil, err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.created && !k.stopped && k.engine == "podman" {

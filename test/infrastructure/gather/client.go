@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 
 	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
@@ -19,7 +18,7 @@ const parallel = 8
 
 // clients reach one cluster.
 type clients struct {
-	typed   kubernetes.Interface
+	typed   kube.Interface
 	dynamic dynamic.Interface
 }
 
@@ -29,7 +28,7 @@ func connect(kubeconfig string) (*clients, error) {
 		return nil, err
 	}
 	config.Timeout = requestTimeout
-	typed, err := kubernetes.NewForConfig(config)
+	typed, err := kube.ClientFor(config)
 	if err != nil {
 		return nil, err
 	}

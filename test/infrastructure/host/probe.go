@@ -21,6 +21,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/renameio/v2"
 
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/command"
 )
 
@@ -140,7 +141,7 @@ func (p probe) remove(ctx context.Context, err error, args ...string) error {
 
 // buildDir holds what probes need, in the checkout: a home may be missing, or not to
 // be written.
-func (o Options) buildDir() string { return filepath.Join(o.Checkout, ".e2e", "build") }
+func (o Options) buildDir() string { return checkout.Checkout{Root: o.Checkout}.Path("build") }
 
 // folder makes a folder with the token, for the container to show.
 func (p probe) folder() (string, error) {

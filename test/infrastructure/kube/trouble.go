@@ -11,12 +11,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 )
 
 // SickNodes says which conditions of nodes are not as they should be, one line each: a
 // node that is not Ready, a full disk.
-func SickNodes(ctx context.Context, client kubernetes.Interface) ([]string, error) {
+func SickNodes(ctx context.Context, client Interface) ([]string, error) {
 	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -47,7 +46,7 @@ func EventTime(event corev1.Event) time.Time {
 
 // LogTail returns the last lines of a container's log without the empty ones, read from
 // its last limit bytes.
-func LogTail(ctx context.Context, client kubernetes.Interface, namespace, pod, container string, previous bool, lines, limit int64) ([]string, error) {
+func LogTail(ctx context.Context, client Interface, namespace, pod, container string, previous bool, lines, limit int64) ([]string, error) {
 	data, err := client.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{
 		Container: container, Previous: previous, TailLines: &lines, LimitBytes: &limit,
 	}).DoRaw(ctx)

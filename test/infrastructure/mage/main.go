@@ -1,14 +1,22 @@
 // Command mage is Mage as this repository runs it: `go tool mage`. Mage by itself
 // takes SIGINT and does nothing, and on SIGTERM or SIGHUP it ends while its target
-// goes on; here each of them ends the target as Ctrl-C does.
+// goes on; here each of them ends the target as Ctrl-C does. And it asks the go command
+// each time whether the targets are up to date, which takes half a second; here only when
+// a file of the checkout or a setting of Go's has changed.
 package main
 
 import (
+	"context"
 	"fmt"
+	"log" //nolint:depguard // mage.RunCompiled takes one
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/magefile/mage/mage"
 
+	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/signals"
 )
 
@@ -19,7 +27,79 @@ func main() {
 		os.Exit(1)
 	}
 	stop := signals.PassOn()
-	code := mage.ParseAndRun(os.Stdout, os.Stderr, os.Stdin, os.Args[1:])
+	code := run(context.Background(), os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// run runs targets, with -v or without a flag; anything else is Mage's own affair.
+func run(ctx context.Context, args []string) int {
+	asIs := func() int { return mage.ParseAndRun(os.Stdout, os.Stderr, os.Stdin, args) }
+	if len(args) == 0 || slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-v" }) {
+		return asIs()
+	}
+	targets, err := find(ctx)
+	if err != nil {
+		return asIs()
+	}
+	inv, _, err := mage.Parse(os.Stderr, os.Stdout, args)
+	if err != nil {
+		return asIs()
+	}
+	inv.Stderr, inv.Stdin = os.Stderr, os.Stdin
+	if !targets.current() {
+		// Whoever ends this process meanwhile leaves a program of which nobody knows what it is
+		// made of.
+		if err := targets.note(nil); err != nil {
+			return asIs()
+		}
+		compile := inv
+		compile.CompileOut = targets.program
+		if code := mage.Invoke(compile); code != 0 {
+			return code
+		}
+		if err := targets.note(targets.sources); err != nil {
+			fmt.Fprintln(os.Stderr, err) // the next run compiles again
+		}
+	}
+	return mage.RunCompiled(inv, targets.program, log.New(os.Stderr, "", 0))
+}
+
+// targets are the program that the magefiles become.
+type targets struct {
+	cluster checkout.Cluster // none, but it has a folder for what is compiled
+	program string
+	sources checkout.Sources
+}
+
+// find reads what the targets are made of now. In a workspace that is more than the
+// checkout, which is an error.
+func find(ctx context.Context) (targets, error) {
+	own, err := checkout.At(".")
+	if err != nil {
+		return targets{}, err
+	}
+	t := targets{cluster: checkout.Cluster{Checkout: own, Name: "mage"}}
+	t.program = t.cluster.Build("mage")
+	if t.sources, err = own.Sources(); err != nil {
+		return targets{}, err
+	}
+	settings, err := command.Output(ctx, command.Local{}, append([]string{"go", "env", "GOROOT", "GOWORK", "GOFLAGS", "CGO_ENABLED"}, checkout.GoSettings...)...)
+	if err != nil {
+		return targets{}, err
+	}
+	if workspace := strings.Split(settings, "\n")[1]; workspace != "" && workspace != "off" {
+		return targets{}, fmt.Errorf("%s: is made of more than the checkout", workspace)
+	}
+	t.sources["go env"] = settings
+	return t, nil
+}
+
+// note keeps what the program is made of; nil is not known.
+func (t targets) note(sources checkout.Sources) error { return t.cluster.Built("targets", sources) }
+
+// current tells whether the program is made of them.
+func (t targets) current() bool {
+	_, err := os.Stat(t.program)
+	return err == nil && len(t.sources.Changed(t.cluster.BuiltOf("targets"))) == 0
 }

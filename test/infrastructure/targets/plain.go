@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
@@ -64,6 +65,25 @@ func (t Targets) Status(ctx context.Context) error {
 		return err
 	}
 	return infrastructure.Status(ctx, plan, adapters, os.Stdout)
+}
+
+// Report makes the page of the newest run again, prints its path and opens it where there is
+// a screen.
+func (t Targets) Report(ctx context.Context) error {
+	return t.outlined(func(plan *infrastructure.Plan) error {
+		return infrastructure.Report(ctx, plan, os.Stdout, opener(os.Getenv))
+	})
+}
+
+// opener is the program that opens a page on this desktop; empty if there is none.
+func opener(getenv func(string) string) string {
+	switch {
+	case runtime.GOOS == "darwin":
+		return "open"
+	case getenv("DISPLAY") != "" || getenv("WAYLAND_DISPLAY") != "":
+		return "xdg-open"
+	}
+	return ""
 }
 
 // CollectCoverage makes the coverage report once more, of what is there.
@@ -132,6 +152,13 @@ func (t Targets) UnitTests(ctx context.Context) error {
 func (t Targets) IntegrationTests(ctx context.Context) error {
 	return t.outlined(func(plan *infrastructure.Plan) error {
 		return infrastructure.IntegrationTests(ctx, plan, os.Stdout, os.Stderr)
+	})
+}
+
+// BrowserTests look at the page of a run in a browser.
+func (t Targets) BrowserTests(ctx context.Context) error {
+	return t.outlined(func(plan *infrastructure.Plan) error {
+		return infrastructure.BrowserTests(ctx, plan, os.Stdout, os.Stderr)
 	})
 }
 

@@ -2,6 +2,7 @@ package timeline
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,15 +31,54 @@ type Entry struct {
 // Title is the step's name with its phase's.
 func (e Entry) Title() string { return e.Phase + "/" + e.Name }
 
+// Log is the name of the step's file in log/.
+func (e Entry) Log() string { return strings.ReplaceAll(e.Title(), "/", "-") + ".log" }
+
 // Took is how long the step ran.
 func (e Entry) Took() time.Duration { return e.End.Sub(e.Start) }
+
+// Event is what happened beside the steps: a step's status, a Warning of the cluster, a
+// fault that a spec made.
+type Event struct {
+	Kind   string    `json:"kind"`
+	Name   string    `json:"name"` // of what it happened to
+	Start  time.Time `json:"start"`
+	End    time.Time `json:"end,omitzero"` // zero for one without length
+	Detail string    `json:"detail,omitempty"`
+}
+
+// Usage is what something used at a moment.
+type Usage struct {
+	At    time.Time `json:"at"`
+	Of    string    `json:"of"`    // a pod, or the machine
+	Cores float64   `json:"cores"` // since the moment before
+	Bytes int64     `json:"bytes"` // of memory
+}
+
+// Result is how a run ended.
+type Result string
+
+// The results. A run that is under way, or was killed, has none.
+const (
+	Passed      Result = "passed"
+	Broken      Result = "failed"
+	Interrupted Result = "interrupted" // its user ended it
+)
 
 // Document is timeline.json.
 type Document struct {
 	Cluster string    `json:"cluster"`
 	Variant string    `json:"variant"`
+	Target  string    `json:"target,omitempty"` // how whoever started the run called it
+	Root    string    `json:"root,omitempty"`   // the checkout's path
 	Started time.Time `json:"started"`
 	Steps   []Entry   `json:"steps"`
+	Events  []Event   `json:"events,omitempty"`
+	Usage   []Usage   `json:"usage,omitempty"`
+
+	Result  Result            `json:"result,omitempty"`
+	Failure string            `json:"failure,omitempty"` // what ended the run, whole
+	Facts   map[string]string `json:"facts,omitempty"`   // versions of what took part, by name
 
 	// SetupSeconds is the time from the first step's start to the end of the last
 	// step before a suite; SuiteSeconds is the suites' own; TotalSeconds is the whole.
@@ -52,6 +92,9 @@ var afterSuite = []string{"suite", "bench", "mutants", "coverage", "gather", tea
 
 const teardown = "teardown"
 
+// SetsUp tells whether the step is part of setting up.
+func (e Entry) SetsUp() bool { return !slices.Contains(afterSuite, e.Phase) }
+
 // add appends a step and derives the sums anew.
 func (d *Document) add(entry Entry) {
 	d.Steps = append(d.Steps, entry)
@@ -64,7 +107,7 @@ func (d *Document) add(entry Entry) {
 		if entry.Phase == "suite" {
 			d.SuiteSeconds += entry.Took().Seconds()
 		}
-		if !slices.Contains(afterSuite, entry.Phase) && entry.End.After(setupEnd) {
+		if entry.SetsUp() && entry.End.After(setupEnd) {
 			setupEnd = entry.End
 		}
 	}

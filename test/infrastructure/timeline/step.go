@@ -57,6 +57,9 @@ func (s *Step) end(outcome Outcome, format string, args ...any) {
 	s.entry.Detail = fmt.Sprintf(format, args...)
 }
 
+// StatusEvent is the kind of event that a step's status is.
+const StatusEvent = "status"
+
 // Status says what a long step is at now; it is shown while the step runs, and as
 // a line of its own on plain output.
 func (s *Step) Status(format string, args ...any) {
@@ -64,6 +67,7 @@ func (s *Step) Status(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.status = fmt.Sprintf(format, args...)
+	r.doc.Events = append(r.doc.Events, Event{Kind: StatusEvent, Name: s.entry.Title(), Start: r.opts.Now(), Detail: s.status})
 	fmt.Fprintf(s.log, "# %s\n", s.status)
 	if r.opts.Screen.Live() {
 		r.opts.Screen.Draw(r.items())

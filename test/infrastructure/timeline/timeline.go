@@ -1,5 +1,5 @@
-// Package timeline records what a run does: for each step one entry in timeline.json,
-// one JUnit case, one log file and a line on the screen. It decides nothing.
+// Package timeline records what a run does: for each step one entry in timeline.json, one
+// log file and a line on the screen. It decides nothing.
 package timeline
 
 import (
@@ -29,6 +29,8 @@ type Options struct {
 	Folder  func(fresh bool) (string, error)
 	Cluster string           // name in the document
 	Variant string           // name in the document
+	Target  string           // in the document
+	Root    string           // in the document
 	Screen  *screen.Screen   // progress lines
 	Verbose bool             // also show each step's log, every line with the step's name
 	Now     func() time.Time // nil means time.Now
@@ -60,7 +62,9 @@ func New(opts Options) *Recorder {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	return &Recorder{opts: opts, doc: Document{Cluster: opts.Cluster, Variant: opts.Variant, Started: opts.Now(), Steps: []Entry{}}}
+	return &Recorder{opts: opts, doc: Document{
+		Cluster: opts.Cluster, Variant: opts.Variant, Target: opts.Target, Root: opts.Root, Started: opts.Now(), Steps: []Entry{},
+	}}
 }
 
 // Step runs fn as one step. It returns fn's error with the step's name before it.
@@ -92,7 +96,7 @@ func (r *Recorder) begin(step *Step) error {
 	if err := r.open(!slices.Contains(addsOnly, step.entry.Phase)); err != nil {
 		return err
 	}
-	path := filepath.Join(r.dir, "log", strings.ReplaceAll(step.entry.Title(), "/", "-")+".log")
+	path := filepath.Join(r.dir, "log", step.entry.Log())
 	var err error
 	if step.log, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
 		return err
@@ -158,8 +162,30 @@ func (r *Recorder) Document() Document {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	doc := r.doc
-	doc.Steps = slices.Clone(doc.Steps)
+	doc.Steps, doc.Events, doc.Usage = slices.Clone(doc.Steps), slices.Clone(doc.Events), slices.Clone(doc.Usage)
 	return doc
+}
+
+// Note records what happened beside the steps. It is written with the next step that ends.
+func (r *Recorder) Note(events ...Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doc.Events = append(r.doc.Events, events...)
+}
+
+// Measure records what was used. It is written with the next step that ends.
+func (r *Recorder) Measure(usage ...Usage) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doc.Usage = append(r.doc.Usage, usage...)
+}
+
+// End records how the run ended, and what took part. Steps may follow that tidy up.
+func (r *Recorder) End(result Result, failure string, facts map[string]string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doc.Result, r.doc.Failure, r.doc.Facts = result, failure, facts
+	return r.write()
 }
 
 // Say prints one line between the steps' lines.
@@ -216,7 +242,10 @@ func (r *Recorder) beat(step *Step) func() {
 	}
 }
 
-// write stores timeline.json and the phases' JUnit report. The caller holds mu.
+// File is the document in the folder of the evidence.
+const File = "timeline.json"
+
+// write stores timeline.json. The caller holds mu.
 func (r *Recorder) write() error {
 	if !r.fresh { // the end of a run by itself
 		return nil
@@ -225,12 +254,5 @@ func (r *Recorder) write() error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(filepath.Join(r.dir, "timeline.json"), append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	report, err := junit(r.doc)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(filepath.Join(r.dir, "junit", "phases.xml"), report, 0o644)
+	return renameio.WriteFile(filepath.Join(r.dir, File), append(data, '\n'), 0o644)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +31,7 @@ func read(t *testing.T, dir string) timeline.Document {
 	return doc
 }
 
-func open(t *testing.T, out *bytes.Buffer) (*timeline.Recorder, string) {
+func open(t *testing.T, out io.Writer) (*timeline.Recorder, string) {
 	t.Helper()
 	dir := t.TempDir()
 	return resume(dir, out), dir
@@ -74,21 +73,6 @@ func TestStepsAreRecordedWithOutcomeAndDetail(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "build/cached") || !strings.Contains(out.String(), "is there") {
 		t.Errorf("progress lines lack the step or its detail:\n%s", out.String())
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "junit", "phases.xml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var report struct {
-		Tests    int `xml:"tests,attr"`
-		Failures int `xml:"failures,attr"`
-		Skipped  int `xml:"skipped,attr"`
-	}
-	if err := xml.Unmarshal(data, &report); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := fmt.Sprint(report), "{5 1 2}"; got != want {
-		t.Errorf("JUnit counts: got %s, want %s", got, want)
 	}
 }
 
@@ -213,13 +197,6 @@ func TestAStepThatMeetsItsOwnDeadlineHasFailed(t *testing.T) {
 				if got := read(t, dir).Steps[0].Outcome; got != test.want {
 					t.Errorf("got %s, want %s", got, test.want)
 				}
-				report, err := os.ReadFile(filepath.Join(dir, "junit", "phases.xml"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := strings.Contains(string(report), `failures="1"`); got != (test.want == timeline.Failed) {
-					t.Errorf("JUnit:\n%s", report)
-				}
 			})
 		})
 	}
@@ -259,6 +236,32 @@ func TestAStatusOfManyLinesKeepsTheLiveLineOne(t *testing.T) {
 		}
 		if log, err := os.ReadFile(filepath.Join(dir, "log", "cluster-create.log")); !strings.Contains(string(log), "third") {
 			t.Errorf("the log lacks the status' end: %q, %v", log, err)
+		}
+	})
+}
+
+func TestTheDocumentSaysHowARunEndedAndWhatHappenedBesideItsSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, dir := open(t, io.Discard)
+		started := time.Now()
+		err := r.Step(t.Context(), "deploy", "infra", func(_ context.Context, step *timeline.Step) error {
+			<-time.After(time.Second)
+			step.Status("waiting")
+			r.Note(timeline.Event{Kind: "warning", Name: "Pod/x", Start: time.Now()})
+			r.Measure(timeline.Usage{At: time.Now(), Of: "machine", Cores: 1.5, Bytes: 7})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if doc := read(t, dir); doc.Result != "" || len(doc.Events) != 2 || doc.Events[0] != (timeline.Event{Kind: timeline.StatusEvent, Name: "deploy/infra", Start: started.Add(time.Second).UTC(), Detail: "waiting"}) || doc.Usage[0].Cores != 1.5 {
+			t.Errorf("got %+v", doc)
+		}
+		if err := r.End(timeline.Broken, "why", map[string]string{"commit": "1"}); err != nil {
+			t.Fatal(err)
+		}
+		if doc := read(t, dir); doc.Result != timeline.Broken || doc.Failure != "why" || doc.Facts["commit"] != "1" {
+			t.Errorf("got %+v", doc)
 		}
 	})
 }

@@ -7,34 +7,17 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/mutants"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func main() { target.Program(run) }
 
-func run(ctx context.Context, args []string) error {
-	if len(args) != 2 {
-		return fmt.Errorf("usage: %s <evidence folder>", args[0])
-	}
-	t, err := target.Read(os.Getenv, ".")
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, t *target.Target, evidence string) error {
 	config, err := infrastructure.ReadConfig(os.Environ())
 	if err != nil {
 		return err
@@ -44,7 +27,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	plan.Evidence = filepath.Join(args[1], "mutants")
+	plan.Evidence = filepath.Join(evidence, "mutants")
 	env, err := infrastructure.OpenWith(ctx, plan, infrastructure.Screen{Out: os.Stderr}, infrastructure.RealAdapters(plan, t.Engine))
 	if err != nil {
 		return err

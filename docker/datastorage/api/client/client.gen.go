@@ -121,7 +121,7 @@ func (e ReadinessStatus) Valid() bool {
 type ChainBreak struct {
 	EventID *UUID `json:"event_id,omitempty"`
 
-	// Position From 1.
+	// Position From 1; without a correlation_id, the number of the checkpoint.
 	Position int64 `json:"position"`
 
 	// Reason changed: the event is not the one that was written. missing: an event that stood here is gone. unknown: an event stands here that was not written by this service.
@@ -139,10 +139,13 @@ type ChainReport struct {
 	// Length How many events are stored; with resume
 	Length int64 `json:"length"`
 
-	// Resume How far the chain was verified
+	// Removed How many events of the chain were removed by policy; absent when none.
+	Removed *int64 `json:"removed,omitempty"`
+
+	// Resume How far all was verified
 	Resume *string `json:"resume,omitempty"`
 
-	// Valid Whether the whole chain is what was written; false while resume is there.
+	// Valid Whether all is what was written; false while resume is there.
 	Valid bool `json:"valid"`
 }
 
@@ -323,7 +326,7 @@ type CreateEventsJSONBody = []EventRequest
 
 // VerifyChainJSONBody defines parameters for VerifyChain.
 type VerifyChainJSONBody struct {
-	CorrelationID string `json:"correlation_id"`
+	CorrelationID string `json:"correlation_id,omitempty"`
 
 	// Resume The resume of the answer before, to go on where it ended.
 	Resume *string `json:"resume,omitempty"`
@@ -450,14 +453,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/audit/events/{event_id} (the `GetEvent` operationId).
 	GetEvent(ctx context.Context, eventID UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+	// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/audit/verify-chain (the `VerifyChain` operationId).
 	VerifyChainWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+	// VerifyChain Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -568,7 +571,7 @@ func (c *Client) GetEvent(ctx context.Context, eventID UUID, reqEditors ...Reque
 	return c.Client.Do(req)
 }
 
-// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+// VerifyChainWithBody Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 //
 // Takes any type of body and a specified content type.
 //
@@ -585,7 +588,7 @@ func (c *Client) VerifyChainWithBody(ctx context.Context, contentType string, bo
 	return c.Client.Do(req)
 }
 
-// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+// VerifyChain Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1046,14 +1049,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/audit/events/{event_id} (the `GetEvent` operationId).
 	GetEventWithResponse(ctx context.Context, eventID UUID, reqEditors ...RequestEditorFn) (*GetEventResponse, error)
 
-	// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+	// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/audit/verify-chain (the `VerifyChain` operationId).
 	VerifyChainWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifyChainResponse, error)
 
-	// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+	// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1448,7 +1451,7 @@ func (c *ClientWithResponses) GetEventWithResponse(ctx context.Context, eventID 
 	return ParseGetEventResponse(rsp)
 }
 
-// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+// VerifyChainWithBodyWithResponse Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -1461,7 +1464,7 @@ func (c *ClientWithResponses) VerifyChainWithBodyWithResponse(ctx context.Contex
 	return ParseVerifyChainResponse(rsp)
 }
 
-// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+// VerifyChainWithResponse Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -120,7 +120,7 @@ func (e ReadinessStatus) Valid() bool {
 type ChainBreak struct {
 	EventID *UUID `json:"event_id,omitempty"`
 
-	// Position From 1.
+	// Position From 1; without a correlation_id, the number of the checkpoint.
 	Position int64 `json:"position"`
 
 	// Reason changed: the event is not the one that was written. missing: an event that stood here is gone. unknown: an event stands here that was not written by this service.
@@ -138,10 +138,13 @@ type ChainReport struct {
 	// Length How many events are stored; with resume
 	Length int64 `json:"length"`
 
-	// Resume How far the chain was verified
+	// Removed How many events of the chain were removed by policy; absent when none.
+	Removed *int64 `json:"removed,omitempty"`
+
+	// Resume How far all was verified
 	Resume *string `json:"resume,omitempty"`
 
-	// Valid Whether the whole chain is what was written; false while resume is there.
+	// Valid Whether all is what was written; false while resume is there.
 	Valid bool `json:"valid"`
 }
 
@@ -319,7 +322,7 @@ type ListEventsParams struct {
 
 // VerifyChainJSONBody defines parameters for VerifyChain.
 type VerifyChainJSONBody struct {
-	CorrelationID string `json:"correlation_id"`
+	CorrelationID string `json:"correlation_id,omitempty"`
 
 	// Resume The resume of the answer before, to go on where it ended.
 	Resume *string `json:"resume,omitempty"`
@@ -336,7 +339,7 @@ type ServerInterface interface {
 	// GetEvent One event. Needs the verb get.
 	// (GET /api/v1/audit/events/{event_id})
 	GetEvent(w http.ResponseWriter, r *http.Request, eventID UUID)
-	// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+	// VerifyChain Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 	// (POST /api/v1/audit/verify-chain)
 	VerifyChain(w http.ResponseWriter, r *http.Request)
 }
@@ -357,7 +360,7 @@ func (_ Unimplemented) GetEvent(w http.ResponseWriter, r *http.Request, eventID 
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
-// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+// VerifyChain Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 // (POST /api/v1/audit/verify-chain)
 func (_ Unimplemented) VerifyChain(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
@@ -817,7 +820,7 @@ type StrictServerInterface interface {
 	// GetEvent One event. Needs the verb get.
 	// (GET /api/v1/audit/events/{event_id})
 	GetEvent(ctx context.Context, request GetEventRequestObject) (GetEventResponseObject, error)
-	// VerifyChain Compute the chain of a correlation_id again from what is stored, as far as that goes in some seconds. Needs the verb get.
+	// VerifyChain Compute the chain of a correlation_id again from what is stored, or, without one, compare all events with the signed checkpoints that close them; as far as that goes in some seconds. Needs the verb get.
 	// (POST /api/v1/audit/verify-chain)
 	VerifyChain(ctx context.Context, request VerifyChainRequestObject) (VerifyChainResponseObject, error)
 }

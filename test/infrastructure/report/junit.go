@@ -1,8 +1,10 @@
-package timeline
+package report
 
 import (
 	"encoding/xml"
 	"fmt"
+
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
 type testsuite struct {
@@ -31,7 +33,7 @@ type message struct {
 
 // junit renders one case a step. A step that was canceled because another failed
 // counts as skipped: the failure is reported once, where it happened.
-func junit(doc Document) ([]byte, error) {
+func junit(doc timeline.Document) ([]byte, error) {
 	suite := testsuite{
 		Name: "phases", Tests: len(doc.Steps),
 		Time: fmt.Sprintf("%.3f", doc.TotalSeconds), Started: doc.Started.UTC().Format("2006-01-02T15:04:05"),
@@ -39,13 +41,13 @@ func junit(doc Document) ([]byte, error) {
 	for _, entry := range doc.Steps {
 		c := testcase{Class: "phases." + entry.Phase, Name: entry.Title(), Time: fmt.Sprintf("%.3f", entry.Took().Seconds())}
 		switch entry.Outcome {
-		case Failed:
+		case timeline.Failed:
 			suite.Failures++
 			c.Failure = &message{entry.Detail}
-		case Canceled, Skipped:
+		case timeline.Canceled, timeline.Skipped:
 			suite.Skipped++
 			c.Skipped = &message{entry.Detail}
-		case Done, Cached:
+		case timeline.Done, timeline.Cached:
 			c.Output = string(entry.Outcome) + " " + entry.Detail
 		}
 		suite.Cases = append(suite.Cases, c)

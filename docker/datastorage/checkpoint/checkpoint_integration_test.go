@@ -1,0 +1,312 @@
+//go:build integration
+
+package checkpoint_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"kubernaut.ai/e2e/docker/datastorage/audit"
+	"kubernaut.ai/e2e/docker/datastorage/checkpoint"
+	"kubernaut.ai/e2e/docker/datastorage/postgres"
+	"kubernaut.ai/e2e/docker/datastorage/queue"
+	"kubernaut.ai/e2e/docker/datastorage/testenv"
+)
+
+// trail is an audit trail in a schema of its own.
+type trail struct {
+	*checkpoint.Keeper
+	t      *testing.T
+	config *pgxpool.Config
+	redis  *queue.Queue
+}
+
+func newTrail(t *testing.T) *trail {
+	t.Helper()
+	config := testenv.Migrated(t)
+	store, err := postgres.Open(config.Copy(), postgres.Timeouts{Write: 20 * time.Second, Drain: 20 * time.Second, Verify: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	_, redis, _ := testenv.Redis(t)
+	return &trail{t: t, config: config, redis: redis, Keeper: &checkpoint.Keeper{Store: store, Outside: redis, Key: audit.Key(strings.Repeat("k", 32)), Log: slog.New(slog.DiscardHandler)}}
+}
+
+// write stores events of a chain, at some time.
+func (l *trail) write(chain string, n int, at time.Time) {
+	l.t.Helper()
+	var events []audit.Event
+	for range n {
+		e := testenv.Event(l.t, chain, nil)
+		e.Timestamp = at.UTC().Truncate(time.Microsecond)
+		events = append(events, e)
+	}
+	if _, err := l.Store.Write(l.t.Context(), events); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// sign closes what was written. Transactions of other tests may have to end before.
+func (l *trail) sign() audit.Checkpoint {
+	l.t.Helper()
+	for {
+		mark, err := l.Store.Mark(l.t.Context())
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		newest, err := l.Take(l.t.Context())
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if newest.Upto >= mark.Sequence {
+			return newest
+		}
+	}
+}
+
+// forge changes the database as its owner can.
+func (l *trail) forge(sql string) {
+	l.t.Helper()
+	testenv.Exec(l.t, l.config, "SET session_replication_role = replica; "+sql)
+}
+
+// cutAt moves the end of a chain, so that it looks as if it never had been longer.
+func cutAt(chain string, position int) string {
+	return fmt.Sprintf(`DELETE FROM audit_events WHERE correlation_id = '%[1]s' AND chain_position > %[2]d;
+		UPDATE audit_chains SET length = %[2]d, last_hash = (SELECT event_hash FROM audit_events WHERE correlation_id = '%[1]s' AND chain_position = %[2]d)
+		WHERE correlation_id = '%[1]s';`, chain, position)
+}
+
+func gone(chain string) string {
+	return fmt.Sprintf("DELETE FROM audit_events WHERE correlation_id = '%[1]s'; DELETE FROM audit_chains WHERE correlation_id = '%[1]s';", chain)
+}
+
+func describe(broken *audit.Break) string {
+	if broken == nil {
+		return "whole"
+	}
+	return fmt.Sprintf("%s at %d", broken.Reason, broken.Position)
+}
+
+func (l *trail) chain(name string) string {
+	l.t.Helper()
+	got, err := l.VerifyChain(l.t.Context(), name, audit.Verified{})
+	if err != nil || !got.Complete {
+		l.t.Fatalf("got %+v, %v", got, err)
+	}
+	return describe(got.Broken)
+}
+
+func (l *trail) all() (string, int64) {
+	l.t.Helper()
+	got, err := l.VerifyAll(l.t.Context(), audit.Place{})
+	if err != nil || !got.Complete && got.Broken == nil {
+		l.t.Fatalf("got %+v, %v", got, err)
+	}
+	return describe(got.Broken), got.Total
+}
+
+func (l *trail) want(chain, all string) {
+	l.t.Helper()
+	if got := l.chain("c-1"); got != chain {
+		l.t.Errorf("the chain: got %s, want %s", got, chain)
+	}
+	if got, _ := l.all(); got != all {
+		l.t.Errorf("everything: got %s, want %s", got, all)
+	}
+}
+
+// TestWhatTheOwnerOfTheDatabaseRemovesIsFound has three checkpoints: 1 closes the events
+// 1 to 3 of the chain, 2 the events 4 and 5, and 3 an event of another chain.
+func TestWhatTheOwnerOfTheDatabaseRemovesIsFound(t *testing.T) {
+	const whole = "whole"
+	for name, c := range map[string]struct{ sql, chain, all string }{
+		"nothing":                       {"", whole, whole},
+		"the end of a chain":            {cutAt("c-1", 4), "missing at 5", "missing at 2"},
+		"the end, and where it was":     {cutAt("c-1", 3) + "DELETE FROM audit_signed_ends WHERE length > 3", whole, "missing at 2"},
+		"a whole chain":                 {gone("c-1"), "missing at 1", "missing at 1"},
+		"a whole chain and its ends":    {gone("c-1") + "DELETE FROM audit_signed_ends", whole, "missing at 1"},
+		"a checkpoint":                  {"DELETE FROM audit_checkpoints WHERE number = 2", whole, "missing at 2"},
+		"the newest, with what it says": {gone("c-2") + "DELETE FROM audit_checkpoints WHERE number = 3; DELETE FROM audit_signed_ends WHERE correlation_id = 'c-2'", whole, "missing at 3"},
+		"everything":                    {gone("c-1") + gone("c-2") + "DELETE FROM audit_checkpoints; DELETE FROM audit_signed_ends", whole, "missing at 1"},
+		"the end of a month":            {"DROP TABLE audit_events_" + time.Now().UTC().Format("2006_01"), "missing at 1", "missing at 1"},
+		"an event for another":          {"UPDATE audit_events SET event_outcome = 'failure' WHERE correlation_id = 'c-2'", whole, "changed at 3"},
+		"an event and its hash":         {`UPDATE audit_events SET previous_hash = '\x00', event_hash = sha256('') WHERE correlation_id = 'c-2'`, whole, "changed at 3"},
+		"what a checkpoint says":        {cutAt("c-1", 3) + "UPDATE audit_checkpoints SET events = 0 WHERE number = 2", "missing at 4", "changed at 2"},
+		"nothing, but adds one":         {`INSERT INTO audit_events SELECT * FROM audit_events WHERE correlation_id = 'c-2'`, whole, "unknown at 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newTrail(t)
+			for _, events := range []int{3, 2} {
+				l.write("c-1", events, time.Now())
+				l.sign()
+			}
+			l.write("c-2", 1, time.Now())
+			if newest := l.sign(); newest.Number != 3 || newest.Events != 1 {
+				t.Fatalf("got %+v", newest)
+			}
+			if c.sql != "" {
+				l.forge(c.sql)
+			}
+			l.want(c.chain, c.all)
+		})
+	}
+}
+
+// TestNoCheckpointIsTakenOverAMissingOne: it would hide what is missing.
+func TestNoCheckpointIsTakenOverAMissingOne(t *testing.T) {
+	l := newTrail(t)
+	for range 2 {
+		l.write("c-1", 1, time.Now())
+		l.sign()
+	}
+	l.forge("CREATE TABLE kept AS SELECT * FROM audit_checkpoints; DELETE FROM audit_checkpoints WHERE number = 2")
+	l.write("c-2", 1, time.Now())
+	for range 3 {
+		if newest, err := l.Take(t.Context()); !errors.Is(err, audit.ErrTampered) || newest.Number != 1 {
+			t.Errorf("got %+v, %v", newest, err)
+		}
+	}
+	l.forge("INSERT INTO audit_checkpoints SELECT * FROM kept WHERE number = 2")
+	if newest := l.sign(); newest.Number != 3 {
+		t.Errorf("got %+v", newest)
+	}
+	l.want("whole", "whole")
+	// Nor with another key, which somebody may have put there.
+	l.Key = audit.Key(strings.Repeat("x", 32))
+	if _, err := l.Take(t.Context()); !errors.Is(err, audit.ErrTampered) {
+		t.Errorf("another key: got %v", err)
+	}
+}
+
+// TestAnEventThatIsStillBeingWrittenIsClosedLater holds a write open that began before others.
+func TestAnEventThatIsStillBeingWrittenIsClosedLater(t *testing.T) {
+	l := newTrail(t)
+	l.write("c-1", 1, time.Now())
+	conn, err := pgx.ConnectConfig(t.Context(), l.config.ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	slow, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := slow.Exec(t.Context(), `INSERT INTO audit_event_ids VALUES (gen_random_uuid(), now());
+		INSERT INTO audit_events (event_date, event_id, version, event_type, event_timestamp, event_category, event_action, event_outcome, correlation_id,
+		event_data, chain_position, previous_hash, event_hash) SELECT event_date, gen_random_uuid(), version, event_type, event_timestamp, event_category,
+		event_action, event_outcome, 'slow', event_data, chain_position, previous_hash, event_hash FROM audit_events`); err != nil {
+		t.Fatal(err)
+	}
+	l.write("c-1", 1, time.Now())
+	for range 3 {
+		if newest, err := l.Take(t.Context()); err != nil || newest.Number != 0 {
+			t.Errorf("while it is written: got %+v, %v", newest, err)
+		}
+	}
+	if err := slow.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if newest := l.sign(); newest.Events != 3 {
+		t.Errorf("got %+v", newest)
+	}
+}
+
+func TestManyEventsAreClosedInParts(t *testing.T) {
+	l := newTrail(t)
+	l.write("c-1", 1, time.Now())
+	l.forge(`INSERT INTO audit_events (event_date, event_id, version, event_type, event_timestamp, event_category, event_action, event_outcome, correlation_id,
+		event_data, chain_position, previous_hash, event_hash) SELECT event_date, gen_random_uuid(), version, event_type, event_timestamp, event_category,
+		event_action, event_outcome, 'many-' || n, event_data, 1, previous_hash, event_hash FROM audit_events, generate_series(1, 20500) AS n`)
+	if newest := l.sign(); newest.Number != 3 || newest.Events != 501 {
+		t.Errorf("got %+v", newest)
+	}
+}
+
+// TestVerificationGoesOnWhereItEnded makes each statement take so long that a part ends
+// after two of them.
+func TestVerificationGoesOnWhereItEnded(t *testing.T) {
+	t.Parallel()
+	l := newTrail(t)
+	for range 2 {
+		l.write("c-1", 450, time.Now())
+		l.sign()
+	}
+	testenv.Exec(t, l.config, "ALTER TABLE audit_events RENAME TO kept")
+	testenv.Exec(t, l.config, "CREATE VIEW audit_events AS WITH slow AS MATERIALIZED (SELECT pg_sleep(0.4)) SELECT kept.* FROM slow, kept")
+	store, err := postgres.Open(l.config.Copy(), postgres.Timeouts{Verify: 1400 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	l.Store = store
+	var got audit.Report
+	var places []string
+	for !got.Complete {
+		if got, err = l.VerifyAll(t.Context(), got.Place); err != nil || got.Broken != nil {
+			t.Fatalf("after %v: got %+v, %v", places, got, err)
+		}
+		places = append(places, fmt.Sprintf("%d+%d", got.Checkpoint, got.Events))
+	}
+	if got := strings.Join(places, " "); got != "0+400 1+200 2+0 2+0" {
+		t.Errorf("got %s", got)
+	}
+	if got.Total != 900 {
+		t.Errorf("got %d events", got.Total)
+	}
+}
+
+// TestAMonthIsRemovedByPolicy has a chain whose first event is of a month long ago.
+func TestAMonthIsRemovedByPolicy(t *testing.T) {
+	l := newTrail(t)
+	old := time.Date(2020, 1, 15, 12, 0, 0, 0, time.UTC)
+	l.write("c-1", 2, old)
+	l.write("c-2", 1, old)
+	l.write("c-1", 3, time.Now())
+	remove := func() (audit.Checkpoint, error) {
+		conn, err := pgx.ConnectConfig(t.Context(), l.config.ConnConfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close(t.Context()) }()
+		outside, err := l.redis.Checkpoint(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		months, err := postgres.Months(t.Context(), conn)
+		if err != nil || len(months) == 0 || !months[0].Equal(old.AddDate(0, 0, -14).Truncate(24*time.Hour)) {
+			t.Fatalf("got %v, %v", months, err)
+		}
+		return postgres.RemoveMonth(t.Context(), conn, l.Key, outside, months[0])
+	}
+	if _, err := remove(); !errors.Is(err, audit.ErrTampered) || !strings.Contains(err.Error(), "month 2020-01: 3 events are stored and 0 are signed") {
+		t.Errorf("before it is signed: got %v", err)
+	}
+	l.sign()
+	if removed, err := remove(); err != nil || removed.Events != 3 {
+		t.Fatalf("got %+v, %v", removed, err)
+	}
+	l.want("whole", "whole")
+	if got, err := l.VerifyChain(t.Context(), "c-1", audit.Verified{}); err != nil || got.Length != 3 || got.Removed != 2 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if got, err := l.VerifyChain(t.Context(), "c-2", audit.Verified{}); err != nil || got.Broken != nil || got.Removed != 1 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	testenv.Exec(t, l.config, "DO $$ BEGIN IF (SELECT count(*) FROM audit_event_ids) <> 3 THEN RAISE 'ids are left'; END IF; END $$")
+	// What follows goes on in the same chains, and what is removed otherwise is found as ever.
+	l.write("c-1", 1, time.Now())
+	l.sign()
+	l.want("whole", "whole")
+	l.forge(cutAt("c-1", 4))
+	l.want("missing at 5", "missing at 2")
+}

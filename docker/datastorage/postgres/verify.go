@@ -1,0 +1,183 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"kubernaut.ai/e2e/docker/datastorage/audit"
+)
+
+// verifyPart is how many events or checkpoints are read at once while something is
+// verified, so that ending early leaves little that is not read.
+const verifyPart = 200
+
+// verify runs fn on what is stored at one moment. Fn should end, with what it has, when
+// more is no longer true: after half of the time that a verification may take.
+func (s *Store) verify(ctx context.Context, what string, fn func(ctx context.Context, tx pgx.Tx, more func() bool) error) error {
+	return s.verifies.call(ctx, what, func(ctx context.Context) error {
+		enough := time.Now().Add(s.verifies.timeout / 2)
+		options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+		return pgx.BeginTxFunc(ctx, s.verifies, options, func(tx pgx.Tx) error {
+			return fn(ctx, tx, func() bool { return time.Now().Before(enough) })
+		})
+	})
+}
+
+// VerifyChain computes the chain of a correlation id again from what is stored, and
+// compares it with its newest signed end. It goes on behind from; the zero Verified begins
+// at the beginning. What takes too long for one call comes back incomplete.
+func (s *Store) VerifyChain(ctx context.Context, key audit.Key, correlation string, from audit.Verified) (found audit.Verified, err error) {
+	err = s.verify(ctx, "verify chain", func(ctx context.Context, tx pgx.Tx, more func() bool) error {
+		ends, err := endsOf(ctx, tx, key, correlation)
+		if err != nil {
+			return err
+		}
+		verifier := audit.NewVerifier(from, ends)
+		// The event at which the part before ended comes first, so that a second one at
+		// its place is seen.
+		last, sequence := from.Last.Position, int64(0)
+		for {
+			n, err := eachEvent(ctx, tx, `WHERE correlation_id = $1 AND (chain_position, sequence) > ($2, $3)
+				ORDER BY chain_position, sequence LIMIT $4`, func(event *audit.Stored, at int64) {
+				last, sequence = event.Position, at
+				verifier.Next(event)
+			}, correlation, last, sequence, verifyPart)
+			switch {
+			case err != nil:
+				return err
+			case n < verifyPart:
+				found = verifier.Result()
+				return nil
+			case !more():
+				found = verifier.SoFar()
+				return nil
+			}
+		}
+	})
+	return found, err
+}
+
+// eachEvent calls fn with each event that rest selects, and its sequence; it returns how
+// many there were.
+func eachEvent(ctx context.Context, tx pgx.Tx, rest string, fn func(event *audit.Stored, sequence int64), args ...any) (n int, err error) {
+	rows, err := tx.Query(ctx, "SELECT "+columns+", sequence FROM audit_events "+rest, args...)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for ; rows.Next(); n++ {
+		var sequence int64
+		event, err := scan(rows, &sequence)
+		if err != nil {
+			return n, err
+		}
+		fn(&event, sequence)
+	}
+	return n, rows.Err()
+}
+
+// endsOf reads what is known of a chain beside its events.
+func endsOf(ctx context.Context, tx pgx.Tx, key audit.Key, correlation string) (ends audit.Ends, err error) {
+	var hash, mac []byte
+	err = tx.QueryRow(ctx, "SELECT length, last_hash FROM audit_chains WHERE correlation_id = $1", correlation).Scan(&ends.Written.Position, &hash)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return ends, err
+	}
+	copy(ends.Written.Hash[:], hash)
+	err = tx.QueryRow(ctx, "SELECT length, mac FROM audit_signed_ends WHERE correlation_id = $1 ORDER BY length DESC LIMIT 1", correlation).Scan(&ends.Signed, &mac)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return ends, err
+	}
+	ends.Valid = func(end audit.Link) bool { return hashOf(mac) == key.SignEnd(correlation, end) }
+	removed, err := removals(ctx, tx, key)
+	for month := range removed {
+		if end := month.AddDate(0, 1, 0); end.After(ends.Removed) {
+			ends.Removed = end
+		}
+	}
+	return ends, err
+}
+
+// VerifyAll compares all events that are signed, in the order in which they were inserted,
+// with the checkpoints that close them. Outside is the newest checkpoint as it is known
+// outside of the database; the zero Checkpoint when none is. It goes on at from; the zero
+// Place begins at the beginning. What takes too long for one call comes back incomplete.
+func (s *Store) VerifyAll(ctx context.Context, key audit.Key, outside audit.Checkpoint, from audit.Place) (found audit.Report, err error) {
+	err = s.verify(ctx, "verify", func(ctx context.Context, tx pgx.Tx, more func() bool) error {
+		found = audit.Report{Place: from}
+		removed, err := removals(ctx, tx, key)
+		if err != nil {
+			return err
+		}
+		last, err := checkpoint(ctx, tx, "WHERE number = $1", from.Checkpoint)
+		for err == nil {
+			var c audit.Checkpoint
+			c, err = checkpoint(ctx, tx, "WHERE number > $1 ORDER BY number LIMIT 1", found.Checkpoint)
+			found.Complete = c.Number == 0
+			reason := ""
+			switch {
+			case err != nil:
+				return err
+			case found.Complete && found.Checkpoint >= outside.Number:
+				return nil
+			case c.Number != found.Checkpoint+1:
+				reason = audit.Missing
+			case key.Sign(&c) != c.MAC, c.Previous != last.MAC, c.Number == outside.Number && c.MAC != outside.MAC:
+				reason = audit.Changed
+			}
+			if reason != "" {
+				found.Broken = &audit.Break{Position: found.Checkpoint + 1, Reason: reason}
+				return nil
+			}
+			if c.Number > removed[c.Month] && !c.Removed {
+				var done bool
+				if done, err = verifyClosed(ctx, tx, &c, &found, more); err != nil || !done {
+					return err
+				}
+			}
+			found.Place = audit.Place{Checkpoint: c.Number, Total: found.Total}
+			if last = c; !more() {
+				return nil
+			}
+		}
+		return err
+	})
+	return found, err
+}
+
+// verifyClosed compares the events that a checkpoint closes with it. It reports whether
+// there is more to verify behind them, now.
+func verifyClosed(ctx context.Context, tx pgx.Tx, c *audit.Checkpoint, found *audit.Report, more func() bool) (done bool, err error) {
+	broken := func(reason string, event uuid.UUID) {
+		if found.Broken == nil {
+			found.Broken = &audit.Break{Position: c.Number, EventID: event, Reason: reason}
+		}
+	}
+	for n := verifyPart; n == verifyPart; {
+		n, err = eachEvent(ctx, tx, `WHERE sequence > $1 AND sequence <= $2 AND event_date >= $3 AND event_date < $4
+			ORDER BY sequence LIMIT $5`, func(event *audit.Stored, sequence int64) {
+			if !event.Whole() {
+				broken(audit.Changed, event.ID)
+			}
+			found.Sequence, found.Digest = sequence, found.Digest.Extend(sequence, event.Hash)
+			found.Events++
+			found.Total++
+		}, max(found.Sequence, c.After), c.Upto, c.Month, c.Month.AddDate(0, 1, 0), verifyPart)
+		if err != nil || found.Broken != nil || n == verifyPart && !more() {
+			return false, err
+		}
+	}
+	switch {
+	case found.Events < c.Events:
+		broken(audit.Missing, uuid.Nil)
+	case found.Events > c.Events:
+		broken(audit.Unknown, uuid.Nil)
+	case found.Digest != c.Digest:
+		broken(audit.Changed, uuid.Nil)
+	}
+	return found.Broken == nil, nil
+}
