@@ -518,6 +518,35 @@ func TestMigrateWaitsForTheDatabase(t *testing.T) {
 	until(t, "ready", s.readiness)
 }
 
+// TestOldMonthsAreRemovedWhileTheServiceRuns: those that are old enough, and no other.
+func TestOldMonthsAreRemovedWhileTheServiceRuns(t *testing.T) {
+	s := start(t)
+	s.ready(t)
+	s.create(t, http.StatusCreated, event("c-1"), event("c-1"))
+	testenv.Exec(t, s.config, "SELECT audit_events_add_month('2020-01-15')")
+	var out bytes.Buffer
+	opts := s.opts
+	opts.Out = &out
+	if err := app.Retain(t.Context(), opts, app.MinRetention-time.Hour); err == nil || !strings.Contains(err.Error(), "late events") {
+		t.Errorf("too young: got %v", err)
+	}
+	for range 2 { // the second time nothing is left to do
+		if err := app.Retain(t.Context(), opts, app.MinRetention); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := out.String(); !strings.HasPrefix(got, "2020-01 removed, 0 events, checkpoint ") || strings.Count(got, "\n") != 1 {
+		t.Errorf("got %q", got)
+	}
+	until(t, "true 2", func(t *testing.T) string {
+		report, err := s.api.VerifyChainWithResponse(t.Context(), client.VerifyChainJSONRequestBody{})
+		if err != nil || report.JSON200 == nil {
+			return fmt.Sprint(report, err)
+		}
+		return fmt.Sprint(report.JSON200.Valid, report.JSON200.Length)
+	})
+}
+
 func TestNewNamesWhatIsWrong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(path, []byte("server: {drainDelay: soon}"), 0o600); err != nil {
