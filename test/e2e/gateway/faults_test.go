@@ -276,29 +276,52 @@ var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"
 	})
 })
 
-var _ = Describe("When the Gateway is told to end", Serial, Label("fault"), SpecPriority(last), func() {
-	It("it answers the requests in flight, flushes its audit events and exits with 0", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := workload(ctx)
+// The process is told once: what the specs look at happens within its drain delay.
+var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnFailure, Label("fault"), SpecPriority(last), func() {
+	var (
+		ns, meanwhile *workloads.Namespace
+		unready       *Answer
+		served        *signals.Response // once it was not ready
+		inFlight      map[int]int
+		late          *Answer // begun before, finished when it took nothing new
+		code          int32   // the process ended with
+	)
+	BeforeAll(func(ctx SpecContext) {
+		ns, meanwhile = workload(ctx), workload(ctx)
 		all := holdAll(ctx, 30, sized(ns, 4<<10))
-		late := must(hold(ctx, sized(ns, 4<<10)))
+		begun := must(hold(ctx, sized(ns, 4<<10)))
 		// Its pod goes with what it might leave in its spool: no other process sends that.
 		pod := must(world.Delete(ctx, gatewayApp))[0]
 		DeferCleanup(whole, NodeTimeout(broken))
-		Expect(finishAll(all)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 29}))
+		inside := &http.Client{Transport: must(kube.PodTransport(pod.Name, "8081"))}
+		ready := func(ctx context.Context) (*Answer, error) {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway/readyz", nil)
+			if err != nil {
+				return nil, err
+			}
+			return Send(inside, request)
+		}
+		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(HaveStatus(http.StatusServiceUnavailable))
+		unready, served = must(ready(ctx)), send(ctx, alert(meanwhile))
+		inFlight = finishAll(all)
 		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).Should(Succeed(), "the drain delay ends")
-		Expect(must(late.finish())).To(HaveStatus(http.StatusAccepted)) // nothing but the last flush sends its audit event
-		Expect(must(world.ExitCode(ctx, pod))).To(BeZero())
+		late = must(begun.finish()) // nothing but the last flush sends its audit event
+		code = must(world.ExitCode(ctx, pod))
+	}, NodeTimeout(broken))
+
+	It("it answers the requests in flight, flushes its audit events and exits with 0", SpecTimeout(broken), func(ctx SpecContext) {
+		Expect(inFlight).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: 29}))
+		Expect(late).To(HaveStatus(http.StatusAccepted))
+		Expect(code).To(BeZero())
 		found := remediations(ctx, identity(ns))
 		Expect(found).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(31))))
 		audited(ctx, found[0].Name, 32)
 	})
 
 	It("it is not ready from that moment, and serves until the others know", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := workload(ctx)
-		signal(ctx, gatewayApp, "SIGTERM")
-		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).
-			Should(And(HaveStatus(http.StatusServiceUnavailable), HaveField("Body", ContainSubstring("shutting_down"))))
-		created(ctx, alert(ns))
+		Expect(unready.Body).To(ContainSubstring("shutting_down"))
+		Expect(served).To(HaveStatus(http.StatusCreated))
+		Expect(remediations(ctx, identity(meanwhile))).To(HaveLen(1))
 	})
 })
 
