@@ -101,7 +101,7 @@ func TestSummary(t *testing.T) {
 		"    E2E_KEEP=always E2E_FOCUS='^Gateway ",
 		"| deploy/failed | failed | 0.0 | broken |\n",
 		"| gateway: The Gateway's answer says 37, ",
-		"| since the run of 2000-01-01 00:00, which passed |", " | slower | 0.3 | 1.0 |\n",
+		"| since the run of 2000-01-01 01:00, which passed |", " | slower | 0.3 | 1.0 |\n",
 		"```mermaid\ngantt\n", "  section cluster\n  create 16.0 s :active, 12000, 28000\n", "  ✗ failed 0.0 s :crit, 33000, 33001\n",
 	)
 	lacks(t, read(t, made(t, "set-up"), report.SummaryFile), "    deploy/infra: StatefulSet/postgresql: not ready\n")
@@ -206,8 +206,18 @@ func TestWhatChangedSinceTheLastRunThatPassed(t *testing.T) {
 	if strings.Contains(text, "<td>gone") {
 		t.Error("a run of which not every spec was selected says that others are gone")
 	}
-	if other := made(t, "green"); other.Before != nil {
-		t.Errorf("got %+v, there is no run before", other.Before)
+	// Of the three, the first has none before it, and what ran whole is not compared with what
+	// did not.
+	first, err := report.Read(filepath.Join(filepath.Dir(run.Dir), "1"))
+	if err != nil || first.Before != nil {
+		t.Errorf("got %+v, %v, there is no run before", first.Before, err)
+	}
+	third := filepath.Join(filepath.Dir(run.Dir), "3")
+	green(t, third, 40, time.Second)
+	text = strings.Replace(read(t, &report.Run{Dir: third}, "junit/gateway.json"), `"State": "skipped"`, `"State": "passed"`, 1)
+	put(t, filepath.Join(third, "junit", "gateway.json"), text)
+	if whole, err := report.Read(third); err != nil || whole.Suites[0].Left != 0 || whole.Before != nil {
+		t.Errorf("got %v and %+v, the one before left a spec out", err, whole)
 	}
 }
 
@@ -223,11 +233,24 @@ func TestPageIsOneFileThatNeedsNoOther(t *testing.T) {
 			}
 		}
 		for _, link := range regexp.MustCompile(`href="([^"#][^"]*)"`).FindAllStringSubmatch(page, -1) {
-			if !slices.Contains([]string{"trace.json", "timeline.json", "summary.md", "log/", "junit/", "gather/", "gather/summary.txt"}, link[1]) && !strings.HasPrefix(link[1], "log/") {
+			if !slices.Contains([]string{"trace.json", "timeline.json", "summary.md", "log/", "junit/", "gather/", "gather/summary.txt", job}, link[1]) && !strings.HasPrefix(link[1], "log/") {
 				t.Errorf("%s: links %s", kind, link[1])
 			}
 		}
 	}
+}
+
+func TestASuitesReportThatWasCutOffIsSaidSo(t *testing.T) {
+	run := made(t, "spec")
+	put(t, filepath.Join(run.Dir, "junit", "gateway.json"), `[{"SpecReports": [`)
+	again, err := report.Read(run.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Write(); err != nil {
+		t.Fatal(err)
+	}
+	lacks(t, read(t, again, report.PageFile), "suite/gateway: 37 passed, 3 failed", "gateway.json: unexpected end of JSON input")
 }
 
 func TestCoveragePageNamesEveryPackage(t *testing.T) {

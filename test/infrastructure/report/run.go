@@ -36,7 +36,7 @@ type Run struct {
 	Dir      string
 	Suites   []Suite    // in the order in which they ran
 	Coverage []Coverage // empty without coverage
-	Before   *Run       // the newest of the other runs beside it that passed and ran all its suites; nil if there is none
+	Before   *Run       // the newest run beside it that was before, passed and ran its suites; nil if there is none
 	Gathered string     // what a failed cluster tells first; empty if nothing was gathered
 	Logs     []Log      // of the steps that failed
 }
@@ -53,7 +53,7 @@ const (
 )
 
 // Read reads the evidence in dir. A suite that left no report, because it was interrupted,
-// is left out.
+// is left out; of one whose report cannot be read the page says why.
 func Read(dir string) (*Run, error) {
 	run, err := read(dir)
 	if err == nil {
@@ -84,8 +84,9 @@ func read(dir string) (*Run, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			if err != nil {
-				return nil, err
+			if err != nil { // its writer was killed: the rest can be told
+				run.Logs = append(run.Logs, Log{"junit/" + step.Name + ".json", err.Error()})
+				continue
 			}
 			run.Suites = append(run.Suites, suite)
 			for _, spec := range suite.Specs {
@@ -144,8 +145,8 @@ func (r *Run) Write() error {
 	return errors.Join(problems...)
 }
 
-// green returns the newest of the other runs beside this one that passed and ran all suites
-// that this one did; nil if there is none.
+// green returns the newest of the runs beside this one that were before it, passed, and ran
+// all its suites, whole ones if these are; nil if there is none.
 func (r *Run) green() (*Run, error) {
 	beside, err := os.ReadDir(filepath.Dir(r.Dir))
 	if err != nil {
@@ -155,13 +156,17 @@ func (r *Run) green() (*Run, error) {
 		dir := filepath.Join(filepath.Dir(r.Dir), entry.Name())
 		var doc timeline.Document
 		data, err := os.ReadFile(filepath.Join(dir, timeline.File))
-		if dir == r.Dir || err != nil || json.Unmarshal(data, &doc) != nil || doc.Result != timeline.Passed {
+		if err != nil || json.Unmarshal(data, &doc) != nil || doc.Result != timeline.Passed || !doc.Started.Before(r.Started) {
 			continue // one without a result is of no use here
 		}
-		if !slices.ContainsFunc(r.Steps, func(step timeline.Entry) bool {
-			return step.Phase == "suite" && !slices.ContainsFunc(doc.Steps, func(other timeline.Entry) bool { return other.Title() == step.Title() })
+		other, err := read(dir)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(r.Suites, func(suite Suite) bool {
+			return !slices.ContainsFunc(other.Suites, func(past Suite) bool { return past.Name == suite.Name && (past.Left == 0) == (suite.Left == 0) })
 		}) {
-			return read(dir)
+			return other, nil
 		}
 	}
 	return nil, nil
