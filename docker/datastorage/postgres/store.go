@@ -73,6 +73,11 @@ func Open(config *pgxpool.Config, timeouts Timeouts) (*Store, error) {
 			// writer brings goes to the queue then.
 			own.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 		}
+		if p.pool == &store.signs || p.pool == &store.verifies {
+			// They read in the order of an index, some rows at a time. Without statistics the
+			// planner rather reads all that there are, and sorts them, each time.
+			own.ConnConfig.RuntimeParams["enable_bitmapscan"] = "off"
+		}
 		opened, err := openPool(own, p.timeout, p.connections)
 		if err != nil {
 			store.Close()

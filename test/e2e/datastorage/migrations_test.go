@@ -30,7 +30,7 @@ func migrations(ctx context.Context, database string) *batchv1.Job {
 	job.Spec.Template.Labels = map[string]string{"app.kubernetes.io/name": "migrations"} // lets it through to the database
 	job.Spec.BackoffLimit = new(int32(0))
 	for i, volume := range job.Spec.Template.Spec.Volumes {
-		if database != "" && volume.ConfigMap != nil {
+		if database != "" && volume.Name == "config" {
 			job.Spec.Template.Spec.Volumes[i].ConfigMap = &corev1.ConfigMapVolumeSource{
 				LocalObjectReference: corev1.LocalObjectReference{Name: configFor(ctx, volume.ConfigMap.Name, name, database)},
 			}
