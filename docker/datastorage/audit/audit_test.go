@@ -232,7 +232,9 @@ func TestVerifierOfNothing(t *testing.T) {
 // what the events say.
 func TestVerifierKnowsWhatWasSigned(t *testing.T) {
 	const signed = 4 // of 5
-	month := time.Date(now.Year(), now.Month()-2, 1, 0, 0, 0, 0, time.UTC)
+	removed := func(events []*Stored, first, last int64) []Run {
+		return []Run{{First: first, Last: Link{Position: last, Hash: events[last-1].Hash}}}
+	}
 	for name, c := range map[string]struct {
 		tamper   func(events []*Stored, ends *Ends) []*Stored
 		position int64 // 0 means valid
@@ -250,21 +252,29 @@ func TestVerifierKnowsWhatWasSigned(t *testing.T) {
 			ends.Written = e[4].Link
 			return e
 		}, signed, Changed, 0},
-		"the first removed by policy": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = month; return e[2:] }, 0, "", 2},
+		"the first removed by policy": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = removed(e, 1, 2); return e[2:] }, 0, "", 2},
 		"one in between removed by policy": {func(e []*Stored, ends *Ends) []*Stored {
-			e[0].Timestamp = month
-			var last Link
-			for i := range e {
-				rehash(e[i], last)
-				last = e[i].Link
-			}
-			*ends = Ends{Written: last, Removed: month}
+			ends.Removed = removed(e, 2, 2)
 			return append(e[:1:1], e[2:]...)
 		}, 0, "", 1},
-		"all removed by policy":            {func(_ []*Stored, ends *Ends) []*Stored { ends.Removed = month; return nil }, 0, "", 5},
-		"removed, and then cut off":        {func(e []*Stored, ends *Ends) []*Stored { ends.Removed, ends.Written = month, e[2].Link; return e[2:3] }, 4, Missing, 2},
-		"a gap too young for the policy":   {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = month; return append(e[:1:1], e[2:]...) }, 2, Missing, 0},
-		"the end too young for the policy": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = month; return e[:4] }, 5, Missing, 0},
+		"by two policies, and one more": {func(e []*Stored, ends *Ends) []*Stored {
+			ends.Removed = append(removed(e, 1, 1), append(removed(e, 2, 3), removed(e, 5, 5)...)...)
+			return e[3:4]
+		}, 0, "", 4},
+		"all removed by policy": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = removed(e, 1, 5); return nil }, 0, "", 5},
+		"removed, and then cut off": {func(e []*Stored, ends *Ends) []*Stored {
+			ends.Removed, ends.Written = removed(e, 1, 2), e[2].Link
+			return e[2:3]
+		}, 4, Missing, 2},
+		"more than by policy":             {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = removed(e, 1, 2); return e[3:] }, 3, Missing, 2},
+		"the first, and others by policy": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = removed(e, 2, 2); return e[2:] }, 1, Missing, 0},
+		"the end, and others by policy":   {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = removed(e, 1, 1); return e[1:4] }, 5, Missing, 1},
+		"others than by policy": {func(e []*Stored, ends *Ends) []*Stored {
+			ends.Removed = removed(e, 1, 2)
+			ends.Removed[0].Last.Hash = Hash{1}
+			return e[2:]
+		}, 3, Changed, 2},
+		"one that was removed by policy, there again": {func(e []*Stored, ends *Ends) []*Stored { ends.Removed = removed(e, 1, 2); return e[1:] }, 1, Missing, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			events, end := chainOf(t, 5)

@@ -3,7 +3,6 @@ package audit
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -53,7 +52,13 @@ type Ends struct {
 	Written Link            // its end as audit_chains has it; the zero Link when nothing was written
 	Signed  int64           // the position of the newest end that was signed; 0 when none was
 	Valid   func(Link) bool // whether a link is the end that was signed
-	Removed time.Time       // events before this time were removed by policy; zero when none were
+	Removed []Run           // which parts were removed by policy, in their order
+}
+
+// Run is a part of a chain without a gap.
+type Run struct {
+	First int64 // the position of its first event
+	Last  Link  // its last event, whose Previous is not set
 }
 
 // Verifier computes a chain again from the events that are stored. Feed it each of
@@ -62,7 +67,6 @@ type Verifier struct {
 	ends Ends
 	from Link // verified before, and the event at it not yet seen
 	at   Verified
-	seen time.Time // the latest timestamp among the events so far
 }
 
 // NewVerifier returns a Verifier that goes on behind from, up to which the chain was
@@ -74,11 +78,6 @@ func NewVerifier(from Verified, ends Ends) *Verifier {
 
 // Next looks at the next stored event.
 func (v *Verifier) Next(event *Stored) {
-	defer func() {
-		if event.Timestamp.After(v.seen) {
-			v.seen = event.Timestamp
-		}
-	}()
 	if v.from.Position > 0 && event.Position == v.from.Position && event.Hash == v.from.Hash {
 		v.from = Link{}
 		return
@@ -94,11 +93,11 @@ func (v *Verifier) Next(event *Stored) {
 		return
 	}
 	if event.Position > position {
-		if !v.gap(event.Position - position) {
+		removed := v.gap(event.Position - 1)
+		if position = v.at.Last.Position + 1; !removed {
 			broken(Missing)
 			return
 		}
-		v.at.Last = Link{Position: event.Position - 1, Hash: event.Previous}
 	}
 	if event.Previous != v.at.Last.Hash || !event.Whole() || event.Position == v.ends.Signed && !v.ends.Valid(event.Link) {
 		broken(Changed)
@@ -107,15 +106,21 @@ func (v *Verifier) Next(event *Stored) {
 	v.at.Last = event.Link
 }
 
-// gap reports whether the next n events may have been removed by policy, and counts them
-// then. An event was inserted at most MaxAhead before and MaxBack after its own time, so
-// nothing that old stands behind one that is younger by more than both.
-func (v *Verifier) gap(n int64) bool {
-	if v.ends.Removed.IsZero() || v.seen.After(v.ends.Removed.Add(MaxBack+MaxAhead)) {
-		return false
+// gap reports whether all events up to a position were removed by policy, and goes behind
+// those that were.
+func (v *Verifier) gap(upto int64) bool {
+	for ; len(v.ends.Removed) > 0; v.ends.Removed = v.ends.Removed[1:] {
+		run := v.ends.Removed[0]
+		if run.First <= v.at.Last.Position {
+			continue // verified before
+		}
+		if run.First > v.at.Last.Position+1 || run.Last.Position > upto {
+			break
+		}
+		v.at.Removed += run.Last.Position - v.at.Last.Position
+		v.at.Last = run.Last
 	}
-	v.at.Removed += n
-	return true
+	return v.at.Last.Position == upto
 }
 
 // SoFar returns what was found, when more events follow.
@@ -124,15 +129,13 @@ func (v *Verifier) SoFar() Verified { return v.at }
 // Result returns what was found, when no event follows.
 func (v *Verifier) Result() Verified {
 	v.at.Complete = true
-	last, written := v.at.Last, v.ends.Written
+	written := v.ends.Written
 	switch {
 	case v.at.Broken != nil:
-	case last.Position < max(written.Position, v.ends.Signed):
-		if written.Position < v.ends.Signed || !v.gap(written.Position-last.Position) {
-			v.at.Broken = &Break{Position: last.Position + 1, Reason: Missing}
-		}
-	case last.Hash != written.Hash:
-		v.at.Broken = &Break{Position: last.Position, Reason: Changed}
+	case !v.gap(max(written.Position, v.ends.Signed)):
+		v.at.Broken = &Break{Position: v.at.Last.Position + 1, Reason: Missing}
+	case v.at.Last.Hash != written.Hash:
+		v.at.Broken = &Break{Position: v.at.Last.Position, Reason: Changed}
 	}
 	return v.at
 }

@@ -24,7 +24,7 @@ import (
 // signed before can be verified.
 //
 // A month of events is removed by policy with a checkpoint that says so. Chains then have
-// gaps, which are no break where what stands before them may be as old as that month.
+// gaps; where each begins and ends is signed, and no other gap is taken for one.
 
 // Key signs checkpoints and the ends of chains.
 type Key []byte
@@ -52,6 +52,11 @@ func (k Key) Sign(c *Checkpoint) Hash {
 // SignEnd returns what the MAC of a chain's end must be.
 func (k Key) SignEnd(correlation string, end Link) Hash {
 	return k.mac("end %d %s %s", end.Position, end.Hash, correlation)
+}
+
+// SignRun returns what the MAC of a part of a chain must be that was removed by policy.
+func (k Key) SignRun(correlation string, r Run) Hash {
+	return k.mac("removed %d %d %s %s", r.First, r.Last.Position, r.Last.Hash, correlation)
 }
 
 func (k Key) mac(format string, args ...any) (sum Hash) {

@@ -305,8 +305,17 @@ func TestAMonthIsRemovedByPolicy(t *testing.T) {
 	testenv.Exec(t, l.config, "DO $$ BEGIN IF (SELECT count(*) FROM audit_event_ids) <> 3 THEN RAISE 'ids are left'; END IF; END $$")
 	// What follows goes on in the same chains, and what is removed otherwise is found as ever.
 	l.write("c-1", 1, time.Now())
+	l.write("c-3", 2, time.Now())
 	l.sign()
 	l.want("whole", "whole")
+	l.forge("DELETE FROM audit_events WHERE correlation_id = 'c-3' AND chain_position = 1")
+	if got := l.chain("c-3"); got != "missing at 1" {
+		t.Errorf("the beginning of a chain of which nothing was removed by policy: got %s", got)
+	}
+	l.forge("UPDATE audit_removed_runs SET last_position = 3 WHERE correlation_id = 'c-1'; DELETE FROM audit_events WHERE correlation_id = 'c-1' AND chain_position = 3")
+	l.want("missing at 1", "missing at 2")
+	l.forge("UPDATE audit_removed_runs SET last_position = 2 WHERE correlation_id = 'c-1'")
+	l.want("missing at 3", "missing at 2")
 	l.forge(cutAt("c-1", 4))
-	l.want("missing at 5", "missing at 2")
+	l.want("missing at 3", "missing at 2")
 }

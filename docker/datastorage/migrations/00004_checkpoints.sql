@@ -27,9 +27,22 @@ CREATE TABLE audit_signed_ends (
     PRIMARY KEY (correlation_id, length)
 );
 
+-- Which parts of chains were removed by policy, each signed by itself.
+CREATE TABLE audit_removed_runs (
+    correlation_id varchar(255),
+    first_position bigint,
+    last_position  bigint NOT NULL,
+    last_hash      bytea  NOT NULL,
+    mac            bytea  NOT NULL,
+    PRIMARY KEY (correlation_id, first_position)
+);
+
 CREATE TRIGGER audit_checkpoints_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_checkpoints
     FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change();
 CREATE TRIGGER audit_signed_ends_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_signed_ends
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change();
+
+CREATE TRIGGER audit_removed_runs_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_removed_runs
     FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change();
 
 -- The id of an event whose month was removed may go.

@@ -43,6 +43,7 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role, password string) (
 			"USAGE ON SCHEMA " + pgx.Identifier{schema}.Sanitize(),
 			"SELECT, INSERT ON audit_events, audit_event_ids, audit_checkpoints, audit_signed_ends",
 			"SELECT, INSERT, UPDATE (length, last_hash) ON audit_chains",
+			"SELECT ON audit_removed_runs",
 			"USAGE ON SEQUENCE audit_events_sequence",
 			"SELECT ON " + Table,
 			"EXECUTE ON FUNCTION audit_events_add_month(date)",

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -46,6 +47,9 @@ func RemoveMonth(ctx context.Context, conn *pgx.Conn, key audit.Key, outside aud
 		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+lockWait+"'"); err != nil {
 			return err
 		}
+		if err := signRuns(ctx, tx, key, partition); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, "DROP TABLE "+partition); err != nil {
 			return err
 		}
@@ -59,4 +63,45 @@ func RemoveMonth(ctx context.Context, conn *pgx.Conn, key audit.Key, outside aud
 		err = fmt.Errorf("month %s: %w", month.Format("2006-01"), err)
 	}
 	return removed, err
+}
+
+// runsPage is how many runs are signed at once: some 3 MB.
+const runsPage = 10_000
+
+// signRuns stores which parts of chains a partition holds, before it is removed.
+func signRuns(ctx context.Context, tx pgx.Tx, key audit.Key, partition string) error {
+	_, err := tx.Exec(ctx, `CREATE TEMPORARY TABLE runs ON COMMIT DROP AS SELECT row_number() OVER () AS number, correlation_id,
+		min(chain_position) AS first, max(chain_position) AS last, (array_agg(event_hash ORDER BY chain_position DESC))[1] AS hash
+		FROM (SELECT correlation_id, chain_position, event_hash, chain_position - row_number() OVER (PARTITION BY correlation_id ORDER BY chain_position) AS run
+			FROM `+partition+`) AS events GROUP BY correlation_id, run`)
+	if err != nil {
+		return err
+	}
+	for after := 0; ; after += runsPage {
+		var correlations []string
+		var firsts, lasts []int64
+		var hashes, macs [][]byte
+		rows, err := tx.Query(ctx, "SELECT correlation_id, first, last, hash FROM runs WHERE number > $1 AND number <= $2", after, after+runsPage)
+		if err != nil {
+			return err
+		}
+		var correlation string
+		var run audit.Run
+		var hash []byte
+		_, err = pgx.ForEachRow(rows, []any{&correlation, &run.First, &run.Last.Position, &hash}, func() error {
+			run.Last.Hash = hashOf(hash)
+			mac := key.SignRun(correlation, run)
+			correlations, firsts, lasts = append(correlations, correlation), append(firsts, run.First), append(lasts, run.Last.Position)
+			hashes, macs = append(hashes, bytes.Clone(run.Last.Hash[:])), append(macs, mac[:])
+			return nil
+		})
+		if err != nil || len(correlations) == 0 {
+			return err
+		}
+		_, err = tx.Exec(ctx, "INSERT INTO audit_removed_runs SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[])",
+			correlations, firsts, lasts, hashes, macs)
+		if err != nil {
+			return err
+		}
+	}
 }

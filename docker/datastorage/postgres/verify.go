@@ -98,13 +98,26 @@ func endsOf(ctx context.Context, tx pgx.Tx, key audit.Key, correlation string) (
 		return ends, err
 	}
 	ends.Valid = func(end audit.Link) bool { return hashOf(mac) == key.SignEnd(correlation, end) }
-	removed, err := removals(ctx, tx, key)
-	for month := range removed {
-		if end := month.AddDate(0, 1, 0); end.After(ends.Removed) {
-			ends.Removed = end
-		}
-	}
+	ends.Removed, err = runsOf(ctx, tx, key, correlation)
 	return ends, err
+}
+
+// runsOf reads which parts of a chain were removed by policy, in their order. One that is not
+// signed is none.
+func runsOf(ctx context.Context, tx pgx.Tx, key audit.Key, correlation string) (runs []audit.Run, err error) {
+	rows, err := tx.Query(ctx, "SELECT first_position, last_position, last_hash, mac FROM audit_removed_runs WHERE correlation_id = $1 ORDER BY first_position", correlation)
+	if err != nil {
+		return nil, err
+	}
+	var run audit.Run
+	var hash, mac []byte
+	_, err = pgx.ForEachRow(rows, []any{&run.First, &run.Last.Position, &hash, &mac}, func() error {
+		if run.Last.Hash = hashOf(hash); key.SignRun(correlation, run) == hashOf(mac) {
+			runs = append(runs, run)
+		}
+		return nil
+	})
+	return runs, err
 }
 
 // VerifyAll compares all events that are signed, in the order in which they were inserted,
