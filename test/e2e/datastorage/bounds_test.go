@@ -30,19 +30,24 @@ const slowType = "suite.slow"
 func slowInserts(ctx context.Context) {
 	GinkgoHelper()
 	db := database(ctx)
-	_, err := db.Exec(ctx, `CREATE OR REPLACE FUNCTION suite_sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN NEW; END';
-		CREATE TRIGGER suite_slow BEFORE INSERT ON audit_events FOR EACH ROW WHEN (NEW.event_type = '`+slowType+`') EXECUTE FUNCTION suite_sleep()`,
+	_, err := db.Exec(ctx, sleeps("600")+`; CREATE TRIGGER suite_slow BEFORE INSERT ON audit_events FOR EACH ROW WHEN (NEW.event_type = '`+slowType+`') EXECUTE FUNCTION suite_sleep()`,
 		pgx.QueryExecModeSimpleProtocol)
 	DeferCleanup(func(ctx SpecContext) error {
-		// A connection of its own: a fault may have ended the other.
+		// A connection of its own: a fault may have ended the other. Everybody else locks the whole
+		// table before its parts, and this would do so the other way round.
 		conn, err := stores.Postgres(ctx, kube, "")
 		if err != nil {
 			return err
 		}
-		_, err = conn.Exec(ctx, "DROP FUNCTION suite_sleep CASCADE")
+		_, err = conn.Exec(ctx, "BEGIN; LOCK TABLE audit_events; DROP FUNCTION suite_sleep CASCADE; COMMIT", pgx.QueryExecModeSimpleProtocol)
 		return errors.Join(err, conn.Close(ctx))
 	}, NodeTimeout(brief))
 	Expect(err).NotTo(HaveOccurred())
+}
+
+// sleeps makes the function that holds an insert up for some seconds.
+func sleeps(seconds string) string {
+	return "CREATE OR REPLACE FUNCTION suite_sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(" + seconds + "); RETURN NEW; END'"
 }
 
 // restarts are how often each of DataStorage's processes has been started again.
@@ -86,7 +91,7 @@ var _ = Describe("While older events wait", Serial, Label("fault"), SpecPriority
 		queued(ctx, slow)
 		Expect(must(storage.Write(ctx, newer))).To(HaveStatus(http.StatusAccepted), "it must not overtake")
 		Expect(must(storage.Write(ctx, audit.NewEvent(correlation())))).To(HaveStatus(http.StatusCreated))
-		_, err := database(ctx).Exec(ctx, "DROP TRIGGER suite_slow ON audit_events")
+		_, err := database(ctx).Exec(ctx, sleeps("0")) // for the next who tries; this needs no lock
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(func(ctx context.Context) ([]string, error) { return found(ctx, newer.CorrelationID) }).WithContext(ctx).WithTimeout(broken).
 			Should(ContainElement(newer.EventID.String()))
