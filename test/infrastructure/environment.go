@@ -120,6 +120,7 @@ type Environment struct {
 
 	mu         sync.Mutex                      // of what follows; never held while anything is asked of the outside
 	refs       map[string]string               // images built or found, by catalog name
+	original   map[string]string               // as refs, of the environment that this one is a variation of: they stay in the nodes
 	packaged   map[string]bool                 // third-party images that were built from packages
 	stored     func() (map[string]bool, error) // references of third-party images that the engine has; nil until asked
 	running    []string                        // the nodes; empty until asked
@@ -283,6 +284,7 @@ func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environme
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	variation.refs, variation.packaged, variation.applier = maps.Clone(e.refs), maps.Clone(e.packaged), e.applier
+	variation.original = maps.Clone(e.refs)
 	return variation, nil
 }
 

@@ -47,7 +47,7 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
 		// The image that is wanted is there, whatever stays.
 		for _, node := range lacking {
-			if _, err := e.adapters.Cluster.PruneImages(ctx, node, image.Repository+p.Name, ref); err != nil {
+			if _, err := e.adapters.Cluster.PruneImages(ctx, node, image.Repository+p.Name, ref, e.original[p.Name]); err != nil {
 				fmt.Fprintf(timeline.Log(ctx), "%s: old images stay: %v\n", node, err)
 			}
 		}

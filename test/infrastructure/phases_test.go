@@ -614,6 +614,46 @@ func TestANodeIsAskedOnceARun(t *testing.T) {
 	}
 }
 
+func TestTheImagesThatAVariationCameFromStayInTheNode(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	if err := r.run(tested("first")); err != nil {
+		t.Fatal(err)
+	}
+	env := r.open()
+	build, load := infrastructure.Phase{Kind: infrastructure.BuildImage, Name: "right"}, infrastructure.Phase{Kind: infrastructure.LoadImage, Name: "right"}
+	if err := env.Do(t.Context(), build); err != nil {
+		t.Fatal(err)
+	}
+	original, err := env.Ref("right")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, r.plan.Root, "docker/right/Dockerfile", "FROM scratch\nUSER 1\n")
+	other, err := env.Variation(t.TempDir(), func(*infrastructure.Plan) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, phase := range []infrastructure.Phase{build, load} {
+		if err := other.Do(t.Context(), phase); err != nil {
+			t.Fatal(err)
+		}
+	}
+	varied, err := other.Ref("right")
+	if err != nil || varied == original {
+		t.Fatalf("got %s, %v", varied, err)
+	}
+	calls := r.world.Calls()
+	pruned := slices.IndexFunc(calls, func(call string) bool {
+		return strings.HasPrefix(call, "prune images ") && strings.Contains(call, varied)
+	})
+	if pruned < 0 || !strings.Contains(calls[pruned], original) {
+		t.Errorf("got %v, want %s to stay", calls, original)
+	}
+	if err := errors.Join(other.Close(), env.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAFocusThatMatchesNothingCostsNoCluster(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=nowhere")
 	r.world.Report = func(string) string { return ginkgo(0, 5, 0) }

@@ -288,8 +288,8 @@ func (k kind) Mend(ctx context.Context, nodes []string, _ cluster.Made, _ func(s
 }
 
 // PruneImages removes nothing.
-func (k kind) PruneImages(ctx context.Context, node, repository string, _ ...string) ([]string, error) {
-	return nil, k.did(ctx, "prune images "+node+" "+repository)
+func (k kind) PruneImages(ctx context.Context, node, repository string, keep ...string) ([]string, error) {
+	return nil, k.did(ctx, strings.TrimSpace("prune images "+node+" "+repository+" but "+strings.Join(keep, " ")))
 }
 
 // Delete removes it with everything in it.
