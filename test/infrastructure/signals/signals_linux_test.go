@@ -207,6 +207,10 @@ func grow(t *testing.T) *tree {
 }
 
 func TestTheTargetIsInterruptedOnce(t *testing.T) {
+	// Under nohup these tests ignore SIGHUP, and so would the programs that they start.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
 	tests := []struct {
 		name  string
 		to    string // empty: to all at once, as a terminal does
