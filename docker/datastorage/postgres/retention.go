@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -77,29 +76,30 @@ func signRuns(ctx context.Context, tx pgx.Tx, key audit.Key, partition string) e
 	if err != nil {
 		return err
 	}
+	type removed struct {
+		correlation string
+		audit.Run
+	}
 	for after := 0; ; after += runsPage {
-		var correlations []string
-		var firsts, lasts []int64
-		var hashes, macs [][]byte
 		rows, err := tx.Query(ctx, "SELECT correlation_id, first, last, hash FROM runs WHERE number > $1 AND number <= $2", after, after+runsPage)
 		if err != nil {
 			return err
 		}
-		var correlation string
-		var run audit.Run
-		var hash []byte
-		_, err = pgx.ForEachRow(rows, []any{&correlation, &run.First, &run.Last.Position, &hash}, func() error {
-			run.Last.Hash = hashOf(hash)
-			mac := key.SignRun(correlation, run)
-			correlations, firsts, lasts = append(correlations, correlation), append(firsts, run.First), append(lasts, run.Last.Position)
-			hashes, macs = append(hashes, bytes.Clone(run.Last.Hash[:])), append(macs, mac[:])
-			return nil
+		page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r removed, err error) {
+			var hash []byte
+			err = row.Scan(&r.correlation, &r.First, &r.Last.Position, &hash)
+			r.Last.Hash = hashOf(hash)
+			return r, err
 		})
-		if err != nil || len(correlations) == 0 {
+		if err != nil || len(page) == 0 {
 			return err
 		}
-		_, err = tx.Exec(ctx, "INSERT INTO audit_removed_runs SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[])",
-			correlations, firsts, lasts, hashes, macs)
+		_, err = tx.CopyFrom(ctx, pgx.Identifier{"audit_removed_runs"}, []string{"correlation_id", "first_position", "last_position", "last_hash", "mac"},
+			pgx.CopyFromSlice(len(page), func(i int) ([]any, error) {
+				r := page[i]
+				mac := key.SignRun(r.correlation, r.Run)
+				return []any{r.correlation, r.First, r.Last.Position, r.Last.Hash[:], mac[:]}, nil
+			}))
 		if err != nil {
 			return err
 		}

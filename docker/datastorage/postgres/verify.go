@@ -11,8 +11,8 @@ import (
 	"kubernaut.ai/e2e/docker/datastorage/audit"
 )
 
-// verifyPart is how many events or checkpoints are read at once while something is
-// verified, so that ending early leaves little that is not read.
+// verifyPart is how many events are read at once while something is verified, so that ending
+// early leaves little that is not read.
 const verifyPart = 200
 
 // verify runs fn on what is stored at one moment. Fn should end, with what it has, when
@@ -92,7 +92,7 @@ func endsOf(ctx context.Context, tx pgx.Tx, key audit.Key, correlation string) (
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return ends, err
 	}
-	copy(ends.Written.Hash[:], hash)
+	ends.Written.Hash = hashOf(hash)
 	err = tx.QueryRow(ctx, "SELECT length, mac FROM audit_signed_ends WHERE correlation_id = $1 ORDER BY length DESC LIMIT 1", correlation).Scan(&ends.Signed, &mac)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return ends, err
