@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"kubernaut.ai/e2e/test/infrastructure/bootstrap"
 	"kubernaut.ai/e2e/test/infrastructure/command"
@@ -254,7 +253,7 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	if err != nil {
 		return err
 	}
-	held, err := e.held(ctx)
+	held, err := e.held()
 	if err != nil {
 		return err
 	}
@@ -311,29 +310,21 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 	return nil
 }
 
-// held returns which third-party images the engine has, asked once a run and for all: each
+// stored returns which third-party images the engine has, asked for all at once: each
 // question takes as long as all of them.
-func (e *Environment) held(ctx context.Context) (map[string]bool, error) {
-	e.mu.Lock()
-	if e.stored == nil {
-		e.stored = sync.OnceValues(func() (map[string]bool, error) {
-			var refs []string
-			for _, spec := range e.Images {
-				if spec.Package != "" {
-					continue
-				}
-				built, err := e.builtRef(spec)
-				if err != nil {
-					return nil, err
-				}
-				refs = append(refs, spec.Pull, built)
-			}
-			return e.adapters.Engine.Exist(ctx, refs...)
-		})
+func (e *Environment) stored(ctx context.Context) (map[string]bool, error) {
+	var refs []string
+	for _, spec := range e.Images {
+		if spec.Package != "" {
+			continue
+		}
+		built, err := e.builtRef(spec)
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, spec.Pull, built)
 	}
-	ask := e.stored
-	e.mu.Unlock()
-	return ask()
+	return e.adapters.Engine.Exist(ctx, refs...)
 }
 
 // builtRef is the reference that a third-party image has when it is built here.

@@ -114,23 +114,21 @@ type Environment struct {
 	// Once each, when first needed.
 	applier func() (Applier, error)
 	sources func() (checkout.Sources, error) // what compiled programs are made of, and how
+	held    func() (map[string]bool, error)  // references of third-party images that the engine has
 
 	run      context.Context // canceled by the first failure
 	canceled context.CancelCauseFunc
 
-	mu         sync.Mutex                      // of what follows; never held while anything is asked of the outside
-	refs       map[string]string               // images built or found, by catalog name
-	original   map[string]string               // as refs, of the environment that this one is a variation of: they stay in the nodes
-	packaged   map[string]bool                 // third-party images that were built from packages
-	stored     func() (map[string]bool, error) // references of third-party images that the engine has; nil until asked
-	running    []string                        // the nodes; empty until asked
-	mapped     map[cluster.Port]string         // of the first node; nil until asked
-	nodeImages map[string]func() (map[string]bool, error)
-	selected   map[string]int   // specs that E2E_FOCUS and its like select, by suite
-	specs      []error          // suites in which specs failed
-	failure    error            // the first step's that failed otherwise
-	unfollow   func() error     // ends the watch of the pods; nil while there is none
-	watch      *monitor.Monitor // nil while there is none
+	mu       sync.Mutex                     // of what follows; never held while anything is asked of the outside
+	refs     map[string]string              // images built or found, by catalog name
+	original map[string]string              // as refs, of the environment that this one is a variation of: they stay in the nodes
+	packaged map[string]bool                // third-party images that were built from packages
+	answers  map[string]func() (any, error) // to what is asked of the cluster once, by question
+	selected map[string]int                 // specs that E2E_FOCUS and its like select, by suite
+	specs    []error                        // suites in which specs failed
+	failure  error                          // the first step's that failed otherwise
+	unfollow func() error                   // ends the watch of the pods; nil while there is none
+	watch    *monitor.Monitor               // nil while there is none
 }
 
 // Screen is where progress goes, and results.
@@ -193,7 +191,7 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 	env := &Environment{
 		Plan: &own, adapters: adapters, state: plan.cluster(), results: cmp.Or(shown.Results, io.Discard),
 		refs: map[string]string{}, packaged: map[string]bool{}, selected: map[string]int{},
-		nodeImages: map[string]func() (map[string]bool, error){},
+		answers: map[string]func() (any, error){},
 	}
 	if own.Evidence == "" {
 		if env.lock, err = plan.lock(ctx, shown.Out); err != nil {
@@ -207,6 +205,7 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })
 	env.sources = sync.OnceValues(func() (checkout.Sources, error) { return env.readSources(ctx) })
+	env.held = sync.OnceValues(func() (map[string]bool, error) { return env.stored(ctx) })
 	if plan.Variant == Coverage {
 		// One that is damaged is begun anew with the next run; a cluster can be removed
 		// without one.

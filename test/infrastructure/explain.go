@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
@@ -38,7 +39,8 @@ func Explain(ctx context.Context, plan *Plan, adapters Adapters) ([]Forecast, er
 	if err != nil {
 		return nil, err
 	}
-	env := &Environment{Plan: plan, adapters: adapters, state: plan.cluster(), refs: map[string]string{}, packaged: map[string]bool{}}
+	env := &Environment{Plan: plan, adapters: adapters, state: plan.cluster(), refs: map[string]string{}, packaged: map[string]bool{}, answers: map[string]func() (any, error){}}
+	env.held = sync.OnceValues(func() (map[string]bool, error) { return env.stored(ctx) })
 	x := &explainer{Environment: env, made: map[Phase]Forecast{}}
 	if x.sources, err = x.state.Sources(); err != nil {
 		return nil, err
@@ -158,7 +160,7 @@ func (x *explainer) built(ctx context.Context, p Phase) (Forecast, error) {
 		return Forecast{}, err
 	}
 	if spec.Package == "" {
-		return x.obtained(ctx, spec)
+		return x.obtained(spec)
 	}
 	was := x.state.BuiltOf(Phase{Kind: CompileServices}.String())
 	if was == nil {
@@ -190,12 +192,12 @@ func (x *explainer) built(ctx context.Context, p Phase) (Forecast, error) {
 }
 
 // obtained tells of a third-party image.
-func (x *explainer) obtained(ctx context.Context, spec ImageSpec) (Forecast, error) {
+func (x *explainer) obtained(spec ImageSpec) (Forecast, error) {
 	built, err := x.builtRef(spec)
 	if err != nil {
 		return Forecast{}, err
 	}
-	held, err := x.held(ctx)
+	held, err := x.held()
 	if err != nil {
 		return Forecast{}, err
 	}
@@ -273,11 +275,11 @@ func (x *explainer) loaded(ctx context.Context, p Phase) (Forecast, error) {
 		return Forecast{}, err
 	}
 	for _, node := range record.Nodes {
-		held, err := x.adapters.Cluster.Images(ctx, node)
+		held, err := x.imagesIn(ctx, node)
 		if err != nil {
 			return Forecast{}, err
 		}
-		if !slices.Contains(held, x.refs[p.Name]) {
+		if !held[x.refs[p.Name]] {
 			return Forecast{Action: "load", Why: "not in the node " + node}, nil
 		}
 	}

@@ -25,7 +25,7 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 		}
 		var lacking []string
 		for _, node := range nodes {
-			held, err := e.loaded(ctx, node)
+			held, err := e.imagesIn(ctx, node)
 			if err != nil {
 				return err
 			}
@@ -57,58 +57,47 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 
 // nodes returns the nodes that run, asked once a run.
 func (e *Environment) nodes(ctx context.Context) ([]string, error) {
-	e.mu.Lock()
-	known := e.running
-	e.mu.Unlock()
-	if len(known) > 0 {
-		return known, nil
-	}
-	nodes, err := e.adapters.Cluster.Nodes(ctx)
-	if err == nil {
-		e.runs(nodes)
-	}
-	return nodes, err
+	return once(e, "nodes", func() ([]string, error) { return e.adapters.Cluster.Nodes(ctx) })
 }
 
-// runs notes which nodes run, and forgets what is known of others.
+// runs notes which nodes run, none when the cluster is gone, and forgets what is known of
+// others.
 func (e *Environment) runs(nodes []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.running, e.mapped, e.nodeImages = nodes, nil, map[string]func() (map[string]bool, error){}
+	clear(e.answers)
+	if len(nodes) > 0 {
+		e.answers["nodes"] = func() (any, error) { return nodes, nil }
+	}
 }
 
-// ports returns what the first node's ports are mapped to, asked once a run.
+// ports returns what a node's ports are mapped to, asked once a run.
 func (e *Environment) ports(ctx context.Context, node string) (map[cluster.Port]string, error) {
-	e.mu.Lock()
-	known := e.mapped
-	e.mu.Unlock()
-	if known != nil {
-		return known, nil
-	}
-	mapped, err := e.adapters.Cluster.Ports(ctx, node)
-	if err == nil {
-		e.mu.Lock()
-		e.mapped = mapped
-		e.mu.Unlock()
-	}
-	return mapped, err
+	return once(e, "ports of "+node, func() (map[cluster.Port]string, error) { return e.adapters.Cluster.Ports(ctx, node) })
 }
 
-// loaded returns what images a node has, asked once a run.
-func (e *Environment) loaded(ctx context.Context, node string) (map[string]bool, error) {
+// imagesIn returns what images a node has, asked once a run.
+func (e *Environment) imagesIn(ctx context.Context, node string) (map[string]bool, error) {
+	return once(e, "images of "+node, func() (map[string]bool, error) {
+		refs, err := e.adapters.Cluster.Images(ctx, node)
+		held := map[string]bool{}
+		for _, ref := range refs {
+			held[ref] = true
+		}
+		return held, err
+	})
+}
+
+// once returns what ask answers, which is asked once until runs forgets it. Whoever comes
+// meanwhile waits for the answer.
+func once[T any](e *Environment, question string, ask func() (T, error)) (T, error) {
 	e.mu.Lock()
-	ask, asked := e.nodeImages[node]
+	known, asked := e.answers[question]
 	if !asked {
-		ask = sync.OnceValues(func() (map[string]bool, error) {
-			refs, err := e.adapters.Cluster.Images(ctx, node)
-			held := map[string]bool{}
-			for _, ref := range refs {
-				held[ref] = true
-			}
-			return held, err
-		})
-		e.nodeImages[node] = ask
+		known = sync.OnceValues(func() (any, error) { return ask() })
+		e.answers[question] = known
 	}
 	e.mu.Unlock()
-	return ask()
+	answer, err := known()
+	return answer.(T), err
 }
