@@ -16,6 +16,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
 
 // open opens an environment that compiles for real and has a fake world besides.
@@ -65,13 +66,7 @@ func covered(t *testing.T, config infrastructure.Config) (*fake.World, *infrastr
 		"docker/app/Dockerfile": "FROM scratch\nCOPY app /app\n",
 		"docker/app/main.go":    "package main\n\nimport \"os\"\n\nfunc main() {\n\tif len(os.Args) > 1 {\n\t\tprintln(1)\n\t\tprintln(2)\n\t}\n}\n",
 	} {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		filetest.Put(t, root, name, text)
 	}
 	config.Variant = infrastructure.Coverage
 	plan, err := infrastructure.NewPlan(root, catalog, config)

@@ -19,6 +19,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
 
 // small is a checkout with two services, of which the second is tested by two suites, and
@@ -39,7 +40,7 @@ func small(t *testing.T) (string, infrastructure.Catalog) {
 			"---\napiVersion: v1\nkind: Service\nmetadata: {name: right}\nspec: {type: NodePort, ports: [{name: api, port: 80, nodePort: 30080}, {name: dns, port: 53, protocol: UDP, nodePort: 30080}]}\n",
 		"manifests/right/base/kustomization.yaml": "resources: [app.yaml]\nnamespace: ns\n",
 	} {
-		put(t, root, path, text)
+		filetest.Put(t, root, path, text)
 	}
 	return root, infrastructure.Catalog{
 		Namespace: "ns", Node: "node",
@@ -48,17 +49,6 @@ func small(t *testing.T) (string, infrastructure.Catalog) {
 		},
 		Components: []infrastructure.Component{{Name: "left"}, {Name: "right", After: []string{"left"}}},
 		Suites:     []infrastructure.Suite{{Name: "first", Needs: []string{"right"}}, {Name: "second", Needs: []string{"right"}}},
-	}
-}
-
-func put(t *testing.T, root, path, text string) {
-	t.Helper()
-	file := filepath.Join(root, path)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -126,7 +116,7 @@ func tested(name string) infrastructure.Phase {
 
 func TestAnOutlineNeedsNoManifest(t *testing.T) {
 	root, catalog := small(t)
-	put(t, root, "manifests/left/base/app.yaml", ": no manifest")
+	filetest.Put(t, root, "manifests/left/base/app.yaml", ": no manifest")
 	config := infrastructure.Config{Variant: infrastructure.Standard}
 	if _, err := infrastructure.NewPlan(root, catalog, config); err == nil || !strings.Contains(err.Error(), "manifests/left/base") {
 		t.Fatalf("got %v, want the broken manifest", err)
@@ -303,7 +293,7 @@ func TestAnUnchangedClusterIsUsedAgainAndAHalfMadeOneIsNot(t *testing.T) {
 
 func TestWhatIsUnchangedIsNotCompiledAgain(t *testing.T) {
 	r := newRig(t, "E2E_KEEP=always")
-	put(t, r.plan.Root, "left/cmd/server/main.go", "package main\n")
+	filetest.Put(t, r.plan.Root, "left/cmd/server/main.go", "package main\n")
 	compiled := func() bool {
 		t.Helper()
 		r.world.Forget()
@@ -315,7 +305,7 @@ func TestWhatIsUnchangedIsNotCompiledAgain(t *testing.T) {
 	if !compiled() || compiled() {
 		t.Error("the first run compiles and the second, of the same things, does not")
 	}
-	put(t, r.plan.Root, "left/cmd/server/main.go", "package main // changed\n")
+	filetest.Put(t, r.plan.Root, "left/cmd/server/main.go", "package main // changed\n")
 	if !compiled() || compiled() {
 		t.Error("a file was changed once, and compiled otherwise than once")
 	}
@@ -336,7 +326,7 @@ func TestWhatIsUnchangedIsNotCompiledAgain(t *testing.T) {
 
 func TestADamagedRecordOfCoverageKeepsNoClusterFromBeingRemoved(t *testing.T) {
 	r := newRig(t, "E2E_COVERAGE=true", "E2E_KEEP=always")
-	put(t, r.plan.Root, filepath.Join(".e2e", r.plan.ClusterName, "coverage", "run.json"), "")
+	filetest.Put(t, r.plan.Root, filepath.Join(".e2e", r.plan.ClusterName, "coverage", "run.json"), "")
 	env := r.open()
 	if err := env.CollectCoverage(t.Context()); err == nil || !strings.Contains(err.Error(), "run.json") || !strings.Contains(err.Error(), "run the whole chain again") {
 		t.Errorf("got %v, want the damaged record and what to do", err)
@@ -548,7 +538,7 @@ func TestSpecsAreSelectedOnceForTheSameProgramAndSelection(t *testing.T) {
 	if !selected() || selected() {
 		t.Error("the first run asks the suite for its specs, and the second, of the same things, does not")
 	}
-	put(t, r.plan.Root, "first_test.go", "package x // changed\n")
+	filetest.Put(t, r.plan.Root, "first_test.go", "package x // changed\n")
 	if !selected() || selected() {
 		t.Error("a file was changed once, and the suite was asked otherwise than once")
 	}
@@ -628,7 +618,7 @@ func TestTheImagesThatAVariationCameFromStayInTheNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, r.plan.Root, "docker/right/Dockerfile", "FROM scratch\nUSER 1\n")
+	filetest.Put(t, r.plan.Root, "docker/right/Dockerfile", "FROM scratch\nUSER 1\n")
 	other, err := env.Variation(t.TempDir(), func(*infrastructure.Plan) {})
 	if err != nil {
 		t.Fatal(err)
@@ -755,7 +745,7 @@ func TestExplainNamesWhatWouldBeMadeAndWhy(t *testing.T) {
 			t.Errorf("%s: got %+v, want everything to be used again", name, f)
 		}
 	}
-	put(t, r.plan.Root, "docker/right/Dockerfile", "FROM scratch\nUSER 1\n")
+	filetest.Put(t, r.plan.Root, "docker/right/Dockerfile", "FROM scratch\nUSER 1\n")
 	now := explain()
 	for name, want := range map[string]string{
 		"build/left": "reuse", "build/right": "build", "load/left": "reuse", "load/right": "load", "deploy/left": "reuse", "deploy/right": "deploy", "cluster/create": "reuse",

@@ -3,7 +3,6 @@ package infrastructure_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
@@ -168,13 +168,7 @@ func checkedOut(t *testing.T, manifest string) (string, infrastructure.Catalog) 
 		"manifests/app/base/app.yaml":           manifest,
 		"manifests/app/base/kustomization.yaml": "resources: [app.yaml]\nnamespace: ns\n",
 	} {
-		file := filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		filetest.Put(t, root, path, content)
 	}
 	return root, infrastructure.Catalog{
 		Namespace: "ns", Node: "node", Images: []infrastructure.ImageSpec{{Name: "app", Package: "./docker/app"}, {Name: "node", Pull: "docker.io/node"}},

@@ -1,15 +1,10 @@
 package settings
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"kubernaut.ai/e2e/docker/internal/reload/reloadtest"
 )
 
 const valid = `
@@ -204,7 +201,7 @@ func TestARenewedAuthorityIsTrusted(t *testing.T) {
 		if _, err := r.Client(); err == nil || !strings.Contains(err.Error(), "redis.caFile: ") {
 			t.Errorf("Redis, no certificate: got %v", err)
 		}
-		authority(t, d.CAFile, foreign(t))
+		reloadtest.Trust(t, d.CAFile, reloadtest.Foreign(t))
 		pool, err := d.Pool()
 		if err != nil {
 			t.Fatal(err)
@@ -227,7 +224,7 @@ func TestARenewedAuthorityIsTrusted(t *testing.T) {
 				t.Errorf("%s with a foreign CA: got %v", name, err)
 			}
 		}
-		authority(t, d.CAFile, own)
+		reloadtest.Trust(t, d.CAFile, own)
 		<-time.After(time.Minute)
 		for name, dial := range map[string]func() error{"PostgreSQL": postgres, "Redis": redis} {
 			if err := dial(); err != nil {
@@ -242,27 +239,4 @@ func closed(conn net.Conn, err error) error {
 		return err
 	}
 	return conn.Close()
-}
-
-// authority writes a certificate where the client looks for its CA.
-func authority(t *testing.T, path string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// foreign is a certificate that has signed nothing.
-func foreign(t *testing.T) []byte {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
 }

@@ -1,20 +1,16 @@
 package app
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"kubernaut.ai/e2e/docker/internal/reload/reloadtest"
 )
 
 // TestARenewedAuthorityIsTrusted: client-go reads the CA's file again, which a new version
@@ -22,23 +18,10 @@ import (
 func TestARenewedAuthorityIsTrusted(t *testing.T) {
 	server := httptest.NewTLSServer(http.NotFoundHandler())
 	defer server.Close()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
-	foreign, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	foreign := reloadtest.Foreign(t)
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "ca.crt")
-		trust := func(der []byte) {
-			if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		trust(foreign)
+		reloadtest.Trust(t, path, foreign)
 		writes, probes, err := dataStorageClients(DataStorageConfig{CAFile: path})
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +43,7 @@ func TestARenewedAuthorityIsTrusted(t *testing.T) {
 				t.Errorf("a foreign CA: got %v", err)
 			}
 		}
-		trust(server.Certificate().Raw)
+		reloadtest.Trust(t, path, server.Certificate().Raw)
 		<-time.After(5 * time.Minute)
 		for _, client := range []*http.Client{writes, probes} {
 			if err := get(client); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
 
 // made returns a checkout in an empty folder, with a user's cache of its own.
@@ -264,27 +265,17 @@ func TestAUserWithoutACacheFolderHasNoRegistryAndNoError(t *testing.T) {
 
 func TestSourcesTellWhichFilesAreOthers(t *testing.T) {
 	c := made(t)
-	put := func(path, text string) {
-		t.Helper()
-		file := filepath.Join(c.Root, path)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put("a/x.go", "1")
-	put("b.go", "1")
-	put("gone.go", "1")
-	put(".e2e/log", "1")
+	filetest.Put(t, c.Root, "a/x.go", "1")
+	filetest.Put(t, c.Root, "b.go", "1")
+	filetest.Put(t, c.Root, "gone.go", "1")
+	filetest.Put(t, c.Root, ".e2e/log", "1")
 	before, err := c.Sources()
 	if err != nil {
 		t.Fatal(err)
 	}
-	put("a/x.go", "2")
-	put("c/new.go", "1")
-	put(".e2e/log", "2")
+	filetest.Put(t, c.Root, "a/x.go", "2")
+	filetest.Put(t, c.Root, "c/new.go", "1")
+	filetest.Put(t, c.Root, ".e2e/log", "2")
 	if err := os.Remove(filepath.Join(c.Root, "gone.go")); err != nil {
 		t.Fatal(err)
 	}

@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"kubernaut.ai/e2e/test/infrastructure/checks"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
 
 // checkout is one with a service, a suite and generated files, whose go command is a
@@ -32,21 +31,10 @@ func newCheckout(t *testing.T) *checkout {
 		Services: []checks.Service{{Name: "gateway", Package: "./docker/gateway", ImportPath: "x/docker/gateway"}},
 		Runner:   &command.Recorder{Answer: c.answer},
 	}
-	c.write(t, "docker/gateway/main.go", "package main\n")
-	c.write(t, "manifests/crds/crd.yaml", "kind: CustomResourceDefinition\n")
-	c.write(t, ".github/workflows/e2e.yml", "name: e2e\n")
+	filetest.Put(t, c.Root, "docker/gateway/main.go", "package main\n")
+	filetest.Put(t, c.Root, "manifests/crds/crd.yaml", "kind: CustomResourceDefinition\n")
+	filetest.Put(t, c.Root, ".github/workflows/e2e.yml", "name: e2e\n")
 	return c
-}
-
-func (c *checkout) write(t *testing.T, name, text string) {
-	t.Helper()
-	path := filepath.Join(c.Root, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func (c *checkout) answer(cmd command.Cmd) error {
@@ -138,7 +126,7 @@ func TestCountersAreOfThisSource(t *testing.T) {
 	if dirs, err := c.Counters("gateway", quiet); err != nil || len(dirs) != 1 {
 		t.Errorf("got %q, %v", dirs, err)
 	}
-	c.write(t, "docker/gateway/main.go", "package main // changed\n")
+	filetest.Put(t, c.Root, "docker/gateway/main.go", "package main // changed\n")
 	var said string
 	dirs, err := c.Counters("gateway", func(format string, args ...any) { said += fmt.Sprintf(format, args...) })
 	if err != nil || len(dirs) != 0 || !strings.Contains(said, "older source") {
@@ -165,7 +153,7 @@ func TestLintFailsWhereGeneratedFilesAreOutOfDate(t *testing.T) {
 	for _, file := range []string{"docker/gateway/api.gen.go", "docker/gateway/zz_generated.deepcopy.go", "manifests/crds/crd.yaml"} {
 		t.Run(file, func(t *testing.T) {
 			c := newCheckout(t)
-			c.does["go generate"] = func(string) error { c.write(t, file, "new\n"); return nil }
+			c.does["go generate"] = func(string) error { filetest.Put(t, c.Root, file, "new\n"); return nil }
 			if err := c.Lint(t.Context()); err == nil || !strings.Contains(err.Error(), "out of date") {
 				t.Errorf("got %v", err)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 	"kubernaut.ai/e2e/test/infrastructure/report"
 )
 
@@ -116,13 +117,7 @@ func compile(t *testing.T, flags ...string) *program {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "of, say, me") // as a checkout may be called
 	for name, text := range source {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		filetest.Put(t, root, name, text)
 	}
 	p := &program{root: root, binary: filepath.Join(root, "program"), service: coverage.Service{
 		Name: "app", Module: "example.com/m", Package: "example.com/m/app",

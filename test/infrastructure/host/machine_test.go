@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
 
 // limitsText is the kernel's own layout.
@@ -86,13 +87,7 @@ func newFake(t *testing.T, files map[string]string) *fake {
 	t.Helper()
 	f := &fake{T: t, root: t.TempDir(), programs: map[string]bool{"podman": true, "apt-get": true, "mmdebstrap": true, "gcc": true}, installed: map[string]bool{}}
 	for name, content := range files {
-		path := filepath.Join(f.root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		filetest.Put(t, f.root, name, content)
 	}
 	f.temp = t.TempDir()
 	t.Setenv("TMPDIR", f.temp)

@@ -1,26 +1,16 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
+
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
 
 func TestTargetsAreCompiledWhenSomethingHasChanged(t *testing.T) {
 	root := t.TempDir()
-	put := func(path, text string) {
-		t.Helper()
-		file := filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put("go.mod", "module x\n\ngo 1.26\n")
-	put("inner/inner.go", "package inner\n\nconst Code = 3\n")
-	put("magefiles/main.go", "//go:build mage\n\npackage main\n\nimport (\n\t\"os\"\n\t\"x/inner\"\n)\n\n// Leave ends.\nfunc Leave() { os.Exit(inner.Code) }\n")
+	filetest.Put(t, root, "go.mod", "module x\n\ngo 1.26\n")
+	filetest.Put(t, root, "inner/inner.go", "package inner\n\nconst Code = 3\n")
+	filetest.Put(t, root, "magefiles/main.go", "//go:build mage\n\npackage main\n\nimport (\n\t\"os\"\n\t\"x/inner\"\n)\n\n// Leave ends.\nfunc Leave() { os.Exit(inner.Code) }\n")
 	t.Chdir(root)
 	t.Setenv("GOFLAGS", "-mod=mod")
 	const compiler = "MAGEFILE_GOCMD"
@@ -32,20 +22,20 @@ func TestTargetsAreCompiledWhenSomethingHasChanged(t *testing.T) {
 	if code := run(t.Context(), []string{"leave"}); code != 3 {
 		t.Errorf("got %d of what has not changed, want no compiler to be asked", code)
 	}
-	put("inner/inner.go", "package inner\n\nconst Code = \"no number\"\n")
+	filetest.Put(t, root, "inner/inner.go", "package inner\n\nconst Code = \"no number\"\n")
 	t.Setenv(compiler, "go")
 	for range 2 {
 		if code := run(t.Context(), []string{"leave"}); code != 1 {
 			t.Errorf("got %d of what does not compile, want 1", code)
 		}
 	}
-	put("inner/inner.go", "package inner\n\nconst Code = 3\n")
+	filetest.Put(t, root, "inner/inner.go", "package inner\n\nconst Code = 3\n")
 	t.Setenv(compiler, "/none")
 	if code := run(t.Context(), []string{"leave"}); code == 3 {
 		t.Error("what was compiled last did not come to its end, and the compiler was not asked")
 	}
 	t.Setenv(compiler, "go")
-	put("inner/inner.go", "package inner\n\nconst Code = 4\n")
+	filetest.Put(t, root, "inner/inner.go", "package inner\n\nconst Code = 4\n")
 	if code := run(t.Context(), []string{"leave"}); code != 4 {
 		t.Errorf("got %d of what has changed, want 4", code)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 
 	"kubernaut.ai/e2e/test/e2e/target"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -182,7 +183,7 @@ var kinds = map[string]func(t *testing.T, dir string){
 		record(t, dir, steps, func(r *timeline.Recorder, _ time.Time) {
 			end(t, r, timeline.Broken, "deploy/infra: StatefulSet/postgresql: not ready")
 		})
-		put(t, filepath.Join(dir, "gather", "summary.txt"), "Pods, the most likely cause first\n  Pod/kubernaut-system/postgresql-0: CrashLoopBackOff\n")
+		filetest.Put(t, dir, "gather/summary.txt", "Pods, the most likely cause first\n  Pod/kubernaut-system/postgresql-0: CrashLoopBackOff\n")
 	},
 	"interrupted": func(t *testing.T, dir string) {
 		record(t, dir, with(work{"suite", "gateway", suiteAt, 7 * time.Second, timeline.Canceled, ""}), func(r *timeline.Recorder, _ time.Time) {
@@ -201,7 +202,7 @@ var kinds = map[string]func(t *testing.T, dir string){
 		if err != nil {
 			t.Fatal(err)
 		}
-		put(t, filepath.Join(dir, report.CoverageFile), string(data))
+		filetest.Put(t, dir, report.CoverageFile, string(data))
 	},
 	"github": func(t *testing.T, dir string) {
 		record(t, dir, setUp, func(r *timeline.Recorder, _ time.Time) {
@@ -252,13 +253,6 @@ func every(t *testing.T, dir string) {
 		}
 		end(t, r, timeline.Broken, "deploy/failed: broken")
 	})
-}
-
-func put(t *testing.T, file, text string) {
-	t.Helper()
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // made is a run of a kind, with its page; beside it lies a green one that was before.

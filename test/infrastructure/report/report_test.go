@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kubernaut.ai/e2e/test/e2e/target"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 	"kubernaut.ai/e2e/test/infrastructure/report"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -215,7 +216,7 @@ func TestWhatChangedSinceTheLastRunThatPassed(t *testing.T) {
 	third := filepath.Join(filepath.Dir(run.Dir), "3")
 	green(t, third, 40, time.Second)
 	text = strings.Replace(read(t, &report.Run{Dir: third}, "junit/gateway.json"), `"State": "skipped"`, `"State": "passed"`, 1)
-	put(t, filepath.Join(third, "junit", "gateway.json"), text)
+	filetest.Put(t, third, "junit/gateway.json", text)
 	if whole, err := report.Read(third); err != nil || whole.Suites[0].Left != 0 || whole.Before != nil {
 		t.Errorf("got %v and %+v, the one before left a spec out", err, whole)
 	}
@@ -242,7 +243,7 @@ func TestPageIsOneFileThatNeedsNoOther(t *testing.T) {
 
 func TestASuitesReportThatWasCutOffIsSaidSo(t *testing.T) {
 	run := made(t, "spec")
-	put(t, filepath.Join(run.Dir, "junit", "gateway.json"), `[{"SpecReports": [`)
+	filetest.Put(t, run.Dir, "junit/gateway.json", `[{"SpecReports": [`)
 	again, err := report.Read(run.Dir)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
 	"kubernaut.ai/e2e/test/infrastructure/targets"
 )
 
@@ -58,18 +59,16 @@ func TestAClusterIsDeletedWhateverIsBroken(t *testing.T) {
 			}
 			put := func(path, text string) {
 				t.Helper()
-				file := filepath.Join(own.Root, path)
-				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
-					t.Fatal(err)
-				}
+				filetest.Put(t, own.Root, path, text)
 			}
 			put("go.mod", "module x\n\nrequire sigs.k8s.io/kind v0.33.0\n")
 			put("docker/kind-node/go.mod", "module y\n\nrequire k8s.io/kubernetes v1.37.2\n")
-			put("bin/podman", engine)
-			put("bin/docker", engine)
+			for _, program := range []string{"bin/podman", "bin/docker"} {
+				put(program, engine)
+				if err := os.Chmod(filepath.Join(own.Root, program), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
 			put("containers-"+test.in, node+"\n")
 			t.Setenv("PATH", filepath.Join(own.Root, "bin")+":"+os.Getenv("PATH"))
 			t.Setenv("XDG_CACHE_HOME", t.TempDir())
