@@ -88,8 +88,12 @@ var _ = Describe("A caller", func() {
 
 	It("never finds its token in the log", SpecTimeout(brief), func(ctx SpecContext) {
 		answer := must(storage.Write(ctx, audit.NewEvent(correlation())))
-		log := strings.Join(must(kube.Logs(ctx, "datastorage")), "\n")
-		Expect(log).To(ContainSubstring(answer.RequestID()))
+		var log string
+		Eventually(func(ctx context.Context) (string, error) {
+			lines, err := kube.Logs(ctx, "datastorage")
+			log = strings.Join(lines, "\n")
+			return log, err
+		}).WithContext(ctx).Should(ContainSubstring(answer.RequestID()), "an answer arrives before the line about it is where the kubelet reads")
 		signature := run.Tokens["both"][strings.LastIndex(run.Tokens["both"], ".")+1:]
 		Expect(strings.Contains(log, signature)).To(BeFalse(), "the log holds the token's signature")
 	})

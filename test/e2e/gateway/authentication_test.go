@@ -106,9 +106,8 @@ var _ = Describe("A sender", func() {
 
 	It("never finds its token in the Gateway's log", SpecTimeout(brief), func(ctx SpecContext) {
 		response := created(ctx, alert(workload(ctx)))
-		must(gateway.As("not-a-token-but-a-secret").Alerts(ctx, alert(workload(ctx))))
-		log := strings.Join(must(kube.Logs(ctx, "gateway")), "\n")
-		Expect(log).To(ContainSubstring(response.RequestID()))
+		refused := must(gateway.As("not-a-token-but-a-secret").Alerts(ctx, alert(workload(ctx))))
+		log := logged(ctx, response, refused)
 		signature := run.Tokens["sender"][strings.LastIndex(run.Tokens["sender"], ".")+1:]
 		Expect(strings.Contains(log, signature)).To(BeFalse(), "the log holds the token's signature")
 		Expect(strings.Contains(log, "not-a-token-but-a-secret")).To(BeFalse(), "the log holds a refused token")
