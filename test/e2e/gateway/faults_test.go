@@ -13,8 +13,12 @@ import (
 	. "github.com/onsi/gomega"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	. "kubernaut.ai/e2e/test/e2e/answer"
+	"kubernaut.ai/e2e/test/e2e/cluster"
 	"kubernaut.ai/e2e/test/e2e/faults"
 	"kubernaut.ai/e2e/test/e2e/signals"
 	"kubernaut.ai/e2e/test/e2e/workloads"
@@ -381,6 +385,39 @@ var _ = Describe("When the Gateway loses its own permissions", Serial, Label("fa
 			Should(Or(HaveStatus(http.StatusCreated), HaveStatus(http.StatusAccepted)))
 		mark := identity(ns)
 		Eventually(events.Of).WithContext(ctx).WithArguments("rr-" + mark[:12]).Should(And(Not(BeEmpty()), HaveEach(beFailure(ns, mark))))
+	})
+})
+
+var _ = Describe("At the quota of RemediationRequests", Serial, Label("fault"), SpecPriority(last), func() {
+	It("new problems are refused for now, those that are known are taken, and all of them afterwards", SpecTimeout(broken), func(ctx SpecContext) {
+		const count = "count/remediationrequests.kubernaut.ai"
+		known := workload(ctx)
+		created(ctx, alert(known))
+		quota := &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Namespace: kube.Target.Namespace, Name: run.Name(uniqueName("full"))},
+			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{count: resource.MustParse("0")}},
+		}
+		Expect(kube.API.Create(ctx, quota)).To(Succeed())
+		lift := func(ctx context.Context) error { return client.IgnoreNotFound(kube.API.Delete(ctx, quota)) }
+		DeferCleanup(func(ctx SpecContext) { Expect(lift(ctx)).To(Succeed()) }, NodeTimeout(settled))
+		Expect(cluster.Await(ctx, kube, quota, func(quota *corev1.ResourceQuota) (bool, string) {
+			_, used := quota.Status.Used[count]
+			return used, "not counted yet"
+		})).To(Succeed())
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(workload(ctx))) }).WithContext(ctx).
+			Should(HaveStatus(http.StatusServiceUnavailable), "the API server learns of it by a watch")
+
+		fresh, before := workload(ctx), counted(ctx)
+		response := send(ctx, alert(fresh))
+		Expect(response).To(BeProblem(http.StatusServiceUnavailable, "quota-exceeded"), "Alertmanager drops what is answered 403")
+		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
+		Expect(counted(ctx).Value("gateway_crd_creation_errors_total", "error_type", "quota") - before.Value("gateway_crd_creation_errors_total", "error_type", "quota")).
+			To(BeEquivalentTo(1))
+		Expect(send(ctx, alert(known))).To(HaveStatus(http.StatusAccepted))
+		Expect(counted(ctx).Value("gateway_circuit_breaker_state")).To(BeZero())
+		Expect(lift(ctx)).To(Succeed())
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(fresh)) }).WithContext(ctx).
+			Should(HaveStatus(http.StatusCreated))
 	})
 })
 
