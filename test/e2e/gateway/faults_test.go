@@ -17,9 +17,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/cluster"
 	"kubernaut.ai/e2e/test/e2e/faults"
+	"kubernaut.ai/e2e/test/e2e/metrics"
 	"kubernaut.ai/e2e/test/e2e/signals"
 	"kubernaut.ai/e2e/test/e2e/workloads"
 )
@@ -251,10 +253,18 @@ var _ = Describe("When the network to DataStorage is cut", Serial, Label("fault"
 
 var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("signals are still taken and every audit event arrives once", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, postgresApp, redisApp)
+		refused := func(ctx context.Context) (float64, error) {
+			counted, err := metrics.Scrape(ctx, opsClient, must(run.Target.Address("data-storage-ops", "metrics")))
+			return counted.Value("datastorage_events_total", "result", "refused"), err
+		}
+		before := must(refused(ctx))
+		up, err := world.Cut(ctx, postgresApp, redisApp)
+		DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
+		Expect(err).NotTo(HaveOccurred())
 		ns := workload(ctx)
 		response := created(ctx, alert(ns))
 		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
+		Eventually(refused).WithContext(ctx).Should(BeNumerically(">", before), "DataStorage can take nothing")
 		Expect(up(ctx)).To(Succeed())
 		audited(ctx, response.Name, 3)
 		Expect(must(events.Verify(ctx, response.Name))).To(HaveField("Valid", true))
@@ -329,17 +339,31 @@ var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnF
 	})
 })
 
-// It is stopped once, for as long as the Gateway takes to give up, while everything is asked.
+// It is stopped once, in the middle of a group of alerts and for as long as the Gateway takes
+// to give up, while everything is asked.
 var _ = Describe("When the API server does not answer", Serial, Ordered, ContinueOnFailure, Label("fault"), SpecPriority(last), func() {
 	var (
 		ns              *workloads.Namespace
 		known, stranger *signals.Response
 		unready, alive  *Answer
+		group           *notifying
+		marks           []string
+		stored          map[int64]int // of the group, before it was sent again
 	)
 	BeforeAll(func(ctx SpecContext) {
 		ns = workload(ctx)
 		unknown := gateway.As(must(run.Account(ctx, kube, uniqueName("new"), "gateway-signal-sender")))
+		alerts, fingerprints := many(ctx, halved)
+		marks = fingerprints
+		// From now on: a watch begins with all that the specs before have left.
+		var now v1alpha1.RemediationRequestList
+		Expect(kube.API.List(ctx, &now, client.InNamespace(kube.Target.Namespace), client.Limit(1))).To(Succeed())
+		changes := must(kube.API.Watch(ctx, &v1alpha1.RemediationRequestList{}, client.InNamespace(kube.Target.Namespace),
+			&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: now.ResourceVersion}}))
+		defer changes.Stop()
 		created(ctx, alert(ns)) // the sender is known for some seconds
+		group = notify(ctx, "paused", alerts...)
+		Eventually(changes.ResultChan()).WithContext(ctx).Should(Receive(HaveField("Object.Spec.SignalFingerprint", BeElementOf(marks))))
 		thaw := frozen(ctx)
 		var asking errgroup.Group
 		asking.Go(func() (err error) { known, err = gateway.Alerts(ctx, alert(ns)); return err })
@@ -347,7 +371,9 @@ var _ = Describe("When the API server does not answer", Serial, Ordered, Continu
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
 		unready, alive = must(ready(ctx)), must(get(ctx, "http://"+healthAt+"/healthz"))
 		Expect(asking.Wait()).To(Succeed())
+		Eventually(group.sent).WithContext(ctx).Should(HaveField("Refused", BeNumerically(">", 0)))
 		Expect(thaw(ctx)).To(Succeed())
+		stored = counts(ctx, marks)
 	}, NodeTimeout(broken))
 
 	It("signals are refused for now, and taken again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
@@ -366,6 +392,14 @@ var _ = Describe("When the API server does not answer", Serial, Ordered, Continu
 		Expect(unready).To(HaveStatus(http.StatusServiceUnavailable))
 		Expect(alive).To(HaveStatus(http.StatusOK))
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
+	})
+
+	It("Alertmanager tries a group again that was stopped in its middle, and nobody is counted twice", SpecTimeout(broken), func(ctx SpecContext) {
+		Expect(stored).To(And(HaveKey(int64(0)), HaveKey(int64(1))), "the pause came in the middle")
+		Eventually(group.sent).WithContext(ctx).WithTimeout(brief).Should(HaveField("Delivered()", 1))
+		Expect(must(group.sent(ctx)).Failed).To(BeZero())
+		Expect(counts(ctx, marks)).To(Equal(map[int64]int{1: halved}), "when the API server was back, %v", stored)
+		group.silence(ctx)
 	})
 })
 
