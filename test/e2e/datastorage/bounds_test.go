@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -137,14 +138,34 @@ var _ = Describe("Bodies of the worst shapes, many at once", Serial, Label("faul
 			"numbers": `{"list":[` + strings.TrimSuffix(strings.Repeat("1e9,", largest/4), ",") + `]}`,
 			"no text": `{"text":"` + strings.Repeat("\xff", largest) + `"}`,
 		}
-		var sent atomic.Int32
+		var arrived, sent atomic.Int32
 		var senders sync.WaitGroup
+		// None ends before all have arrived, so that all are in hand at once if they can be. Those
+		// that nobody reads yet are not waited for.
+		waiting, end := context.WithTimeout(ctx, 2*time.Second)
+		defer end()
+		held := func(body []byte) func(*http.Request) {
+			return func(r *http.Request) {
+				reader, writer := io.Pipe()
+				r.Body = reader
+				senders.Go(func() {
+					last := len(body) - 1
+					_, _ = writer.Write(body[:last])
+					if int(arrived.Add(1)) == copies*len(shapes) {
+						end()
+					}
+					<-waiting.Done()
+					_, _ = writer.Write(body[last:])
+					_ = writer.Close()
+				})
+			}
+		}
 		for _, shape := range shapes {
 			event := must(json.Marshal(audit.NewEvent(correlation())))
 			body := bytes.Replace(event, []byte(`{"written_by":"the suite"}`), []byte(shape), 1)
 			for range copies {
 				senders.Go(func() {
-					if _, err := storage.Post(ctx, audit.EventsPath, body); err == nil {
+					if _, err := storage.Post(ctx, audit.EventsPath, body, held(body)); err == nil {
 						sent.Add(1)
 					}
 				})
