@@ -51,11 +51,10 @@ func sleeps(seconds string) string {
 	return "CREATE OR REPLACE FUNCTION suite_sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(" + seconds + "); RETURN NEW; END'"
 }
 
-// restarts are how often each of DataStorage's processes has been started again.
-func restarts(ctx context.Context) map[string]int32 {
-	GinkgoHelper()
+// restarts are how often the processes of each pod have been started again.
+func restarts(pods []corev1.Pod) map[string]int32 {
 	counts := map[string]int32{}
-	for _, pod := range must(world.Pods(ctx, dataStorageApp)) {
+	for _, pod := range pods {
 		for _, status := range pod.Status.ContainerStatuses {
 			counts[pod.Name] += status.RestartCount
 		}
@@ -69,11 +68,7 @@ var _ = Describe("When the store takes too long over one event", Serial, Label("
 		slow, after, others := audit.NewEvent(correlation()), audit.NewEvent(correlation()), audit.Events(correlation(), 20)
 		slow.EventType, after.CorrelationID = slowType, slow.CorrelationID
 		slowInserts(ctx)
-		Expect(must(storage.Write(ctx, slow))).To(HaveStatus(http.StatusAccepted), "its write takes too long")
-		up := cut(ctx, postgresApp)
-		queued(ctx, after)
-		queued(ctx, others...)
-		Expect(up(ctx)).To(Succeed())
+		enqueue(ctx, append([]client.EventRequest{slow, after}, others...)...)
 		Eventually(found).WithContext(ctx).WithArguments(others[0].CorrelationID).Should(Equal(ids(others)), "others overtake it")
 		Eventually(func(ctx context.Context) ([]string, error) { return found(ctx, after.CorrelationID) }).WithContext(ctx).WithTimeout(broken).
 			Should(Equal(ids([]client.EventRequest{after})), "its chain goes on without it")
@@ -135,7 +130,7 @@ var _ = Describe("While readers wait for PostgreSQL", Serial, Label("fault"), Sp
 
 var _ = Describe("Bodies of the worst shapes, many at once", Serial, Label("fault"), SpecPriority(last), func() {
 	It("end no process, and hold up no small one", SpecTimeout(broken), func(ctx SpecContext) {
-		before := restarts(ctx)
+		before := restarts(must(world.Pods(ctx, dataStorageApp)))
 		// More together than a pod has memory.
 		const largest, all = 5<<20 - 2000, 60
 		shapes := []struct {
@@ -192,7 +187,8 @@ var _ = Describe("Bodies of the worst shapes, many at once", Serial, Label("faul
 		}
 		senders.Wait()
 		Expect(sent.Load()).To(BeEquivalentTo(all), "every body has an answer")
-		Expect(restarts(ctx)).To(Equal(before))
-		Expect(must(world.Pods(ctx, dataStorageApp))).To(ConsistOf(HaveField("Status.Phase", corev1.PodRunning)))
+		after := must(world.Pods(ctx, dataStorageApp))
+		Expect(restarts(after)).To(Equal(before))
+		Expect(after).To(ConsistOf(HaveField("Status.Phase", corev1.PodRunning)))
 	})
 })
