@@ -219,10 +219,7 @@ func (e *Environment) goBuild(ctx context.Context) error {
 			args = append(args, "-overlay", e.Overlay)
 		}
 		args = append(args, "-o", build.out+string(filepath.Separator))
-		err := e.adapters.Runner.Run(ctx, command.Cmd{
-			Args: append(args, build.args...), Dir: e.Root,
-			Env: append([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + runtime.GOARCH}, goEnv...),
-		})
+		err := e.goRun(ctx, append(args, build.args...), "CGO_ENABLED=0")
 		var failed *command.Error
 		if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
 			return errors.New(compilerLines(failed.Stderr))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
@@ -198,26 +200,28 @@ func TestProgramsMayBeRunByOthersWhateverTheUmask(t *testing.T) {
 	}
 }
 
-func TestServicesAreCompiledForTheNodesOfTheCluster(t *testing.T) {
+func TestWhatIsCompiledIsForThisMachineAndOfThisCheckout(t *testing.T) {
 	r := newRig(t)
-	env := r.open()
-	adapters := r.world.Adapters()
-	recorded := &environments{Runner: adapters.Runner}
-	if err := env.Close(); err != nil {
+	if err := r.run(tested("first")); err != nil {
 		t.Fatal(err)
 	}
-	adapters.Runner = recorded
-	env, err := infrastructure.OpenWith(t.Context(), r.plan, infrastructure.Screen{Out: io.Discard}, adapters)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.CompileServices}); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"GOOS=linux", "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"} {
-		if !slices.Contains(recorded.of("go build"), want) {
-			t.Errorf("got %q, want %s", recorded.of("go build"), want)
+	for _, call := range r.world.Calls() {
+		words := strings.Fields(call)
+		if len(words) < 3 || words[0] != "run" || words[1] != "go" || words[2] == "env" {
+			continue
 		}
+		want := []string{"GOOS=" + runtime.GOOS, "GOARCH=" + runtime.GOARCH, "GOFLAGS=", "GOWORK=off"}
+		if strings.Contains(call, "./left/cmd/server") { // which runs in an image of nothing else
+			want = append(want, "CGO_ENABLED=0")
+		}
+		for _, want := range want {
+			if !slices.Contains(words, want) {
+				t.Errorf("%s: without %s", call, want)
+			}
+		}
+	}
+	if !r.world.Called("run go build -trimpath") || !r.world.Called("run go test -c") {
+		t.Errorf("got %q, want services and a suite compiled", r.world.Calls())
 	}
 }
 
@@ -658,7 +662,7 @@ func TestEverySpecThatFailedIsNamedWithItsPlace(t *testing.T) {
 	r.world.Report = func(string) string { return ginkgo(1, 0, 2) }
 	r.world.Fail = func(_ context.Context, call string) error {
 		if strings.Contains(call, "--json-report=") {
-			return exit1()
+			return &command.Error{Args: []string{"ginkgo"}, ExitCode: 1}
 		}
 		return nil
 	}
