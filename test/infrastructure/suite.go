@@ -217,6 +217,9 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		if err == nil {
 			return nil
 		}
+		if node := e.ended(ctx); node != "" {
+			return fmt.Errorf("node %s: ended while the suite ran, which tells nothing of its specs: %s: %w", node, &SuiteError{Counts: ran.Counts(), Failed: ran.Failures()}, err)
+		}
 		var exit *command.Error
 		if ran.Failed == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
 			if len(ran.Reasons) > 0 {
@@ -226,6 +229,22 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		}
 		return &SuiteError{Suite: name, Counts: ran.Counts(), Failed: ran.Failures()}
 	})
+}
+
+// ended returns a node of the cluster that does not run any more; empty if all do, or nobody
+// can tell.
+func (e *Environment) ended(ctx context.Context) string {
+	made, err := e.state.Record()
+	running, listErr := e.adapters.Cluster.Nodes(ctx)
+	if err != nil || listErr != nil {
+		return ""
+	}
+	for _, node := range made.Nodes {
+		if !slices.Contains(running, node) {
+			return node
+		}
+	}
+	return ""
 }
 
 // SuiteError is a suite that ran and in which specs failed.
