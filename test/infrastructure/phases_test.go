@@ -871,8 +871,21 @@ func TestTimeoutsMayBeSet(t *testing.T) {
 }
 
 func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
+	bin := t.TempDir()
+	filetest.Program(t, bin, "podman", "") // in whose store is nothing
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	for environ, label := range map[string]string{"E2E_CLEAN=own": "images e2e.kubernaut.ai/image.checkout=", "E2E_CLEAN=all": "images e2e.kubernaut.ai/image"} {
 		r := newRig(t, environ, "E2E_KEEP=always")
+		lost := checkout.Cluster{Checkout: checkout.Checkout{Root: filepath.Join(r.plan.Root, "moved")}, Name: "e2e-lost"}
+		lost.Register("podman", time.Now())
+		var said strings.Builder
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel() // it is about what it says at its end
+		_ = infrastructure.Doctor(canceled, r.plan, &said, false)
+		const remedy = "podman rm --force --volumes $(podman ps --all --quiet --filter label=io.x-k8s.kind.cluster=e2e-lost)"
+		if want := "cluster e2e-lost: its checkout " + lost.Root + " is gone; remove it: " + remedy; !strings.Contains(said.String(), want) {
+			t.Errorf("doctor says %s, want %s", said.String(), want)
+		}
 		if err := r.run(deployed("left")); err != nil {
 			t.Fatal(err)
 		}
@@ -882,7 +895,16 @@ func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
 			}
 			return nil
 		}
-		err := infrastructure.Clean(t.Context(), r.plan, r.world.Adapters(), func(string, ...any) {})
+		said.Reset()
+		err := infrastructure.Clean(t.Context(), r.plan, r.world.Adapters(), func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) })
+		entries, listErr := checkout.Registered()
+		want, left := "E2E_CLEAN=all removes it, or: "+remedy, true
+		if environ == "E2E_CLEAN=all" {
+			want, left = "removed cluster e2e-lost", false
+		}
+		if listErr != nil || len(entries) > 0 != left || !strings.Contains(said.String(), want) {
+			t.Errorf("%s: got %v, %v, and it says %s, want %s", environ, entries, listErr, said.String(), want)
+		}
 		if err == nil || !strings.Contains(err.Error(), "image is in use") {
 			t.Errorf("%s: got %v, want what could not be removed", environ, err)
 		}

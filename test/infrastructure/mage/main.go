@@ -21,11 +21,6 @@ import (
 )
 
 func main() {
-	// Without either, Mage compiles into a folder where it does not look then.
-	if os.Getenv("HOME") == "" && os.Getenv("MAGEFILE_CACHE") == "" {
-		fmt.Fprintln(os.Stderr, "HOME is not set; set it, or MAGEFILE_CACHE to a folder for what mage compiles")
-		os.Exit(1)
-	}
 	stop := signals.PassOn()
 	code := run(context.Background(), os.Args[1:])
 	stop()
@@ -34,6 +29,11 @@ func main() {
 
 // run runs targets, with -v or without a flag; anything else is Mage's own affair.
 func run(ctx context.Context, args []string) int {
+	// Without either, Mage compiles into a folder where it does not look then.
+	if os.Getenv("HOME") == "" && os.Getenv("MAGEFILE_CACHE") == "" {
+		fmt.Fprintln(os.Stderr, "HOME is not set; set it, or MAGEFILE_CACHE to a folder for what mage compiles")
+		return 1
+	}
 	asIs := func() int { return mage.ParseAndRun(os.Stdout, os.Stderr, os.Stdin, args) }
 	if len(args) == 0 || slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-v" }) {
 		return asIs()

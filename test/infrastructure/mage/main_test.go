@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
@@ -43,5 +46,20 @@ func TestTargetsAreCompiledWhenSomethingHasChanged(t *testing.T) {
 	t.Setenv(compiler, "/none")
 	if code := run(t.Context(), []string{"leave"}); code == 4 {
 		t.Error("a setting of Go's has changed, and the compiler was not asked")
+	}
+}
+
+func TestWithoutAHomeNothingIsCompiled(t *testing.T) {
+	root := t.TempDir()
+	filetest.Put(t, root, "go.mod", "module x\n\ngo 1.26\n")
+	filetest.Put(t, root, "magefiles/main.go", "//go:build mage\n\npackage main\n\n// Leave ends.\nfunc Leave() {}\n")
+	filetest.Program(t, root, "compiler", "touch "+root+"/asked\nexit 1\n")
+	t.Chdir(root)
+	t.Setenv("MAGEFILE_GOCMD", filepath.Join(root, "compiler"))
+	t.Setenv("HOME", "")
+	t.Setenv("MAGEFILE_CACHE", "")
+	code := run(t.Context(), []string{"leave"})
+	if _, err := os.Stat("asked"); code != 1 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %d and %v, want one line and an end", code, err)
 	}
 }
