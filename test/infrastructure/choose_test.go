@@ -2,9 +2,13 @@ package infrastructure
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
@@ -39,5 +43,46 @@ func TestAnotherEngineThanTheLastTimesIsNotTakenInSilence(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.err)
 			}
 		})
+	}
+}
+
+// The integration tests get both servers' images at once, perhaps beside a run.
+func TestImagesForTestsTouchNoRun(t *testing.T) {
+	bin := t.TempDir()
+	filetest.Program(t, bin, "podman", "test \"$1\" != ps || echo node\n")
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	plan := &Plan{
+		Root: t.TempDir(), ClusterName: "e2e-1", Timeouts: defaultTimeouts(), Config: Config{ImagePolicy: ImagesPull},
+		Catalog: Catalog{Images: []ImageSpec{{Name: "postgres", Pull: "example/postgres:1"}, {Name: "redis", Pull: "example/redis:1"}}},
+	}
+	for _, image := range plan.Images {
+		filetest.Put(t, plan.Root, "docker/"+image.Name+"/Dockerfile", "FROM scratch\n")
+	}
+	run, err := plan.cluster().Begin(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	filetest.Put(t, run, "log/suite.log", "why it failed")
+	if err := plan.cluster().Made(checkout.Record{Engine: "podman"}); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := plan.cluster().Lock(t.Context(), "e2e:all", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for _, image := range plan.Images {
+		group.Go(func() {
+			if engine, ref, err := plan.obtained(t.Context(), image.Name, io.Discard); engine != "podman" || ref != image.Pull || err != nil {
+				t.Errorf("got %s, %s, %v", engine, ref, err)
+			}
+		})
+	}
+	group.Wait()
+	if text, err := os.ReadFile(filepath.Join(plan.cluster().Last(), "log", "suite.log")); err != nil || string(text) != "why it failed" {
+		t.Errorf("got %s, %v, want the evidence of the run", text, err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Error(err)
 	}
 }
