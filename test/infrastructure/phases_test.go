@@ -24,6 +24,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/engine"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
+	"kubernaut.ai/e2e/test/infrastructure/image"
 )
 
 // small is a checkout with two services, of which the second is tested by two suites, and
@@ -438,6 +439,19 @@ func TestImagesAreGotAsThePolicySays(t *testing.T) {
 		if err := env.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestAnImageThatIsPinnedIsLoadedByANameOfOurs(t *testing.T) {
+	r := newRig(t)
+	const pinned = "quay.io/db:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	r.plan.Images = append(r.plan.Images, infrastructure.ImageSpec{Name: "db", Pull: pinned})
+	filetest.Put(t, r.plan.Root, "docker/db/Dockerfile", "FROM scratch\n")
+	env := r.open()
+	err := env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.BuildImage, Name: "db"})
+	ref, refErr := env.Ref("db")
+	if err := errors.Join(err, refErr, env.Close()); err != nil || ref != image.Loadable("db", pinned) || r.world.Find("tag ") != "tag "+ref {
+		t.Errorf("got %v, %s and %v, want a name that the node finds", err, ref, r.world.Calls())
 	}
 }
 
