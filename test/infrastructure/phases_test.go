@@ -882,6 +882,14 @@ func TestTimeoutsMayBeSet(t *testing.T) {
 	if r.plan.Timeouts.Deploy != 7*time.Minute || r.plan.Timeouts.Suite != 90*time.Second || r.plan.Timeouts.Load == 0 {
 		t.Errorf("got %+v", r.plan.Timeouts)
 	}
+	config, err := infrastructure.ReadConfig([]string{"E2E_TIMEOUT_SUITE=45s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, catalog := small(t)
+	if _, err := infrastructure.Outline(root, catalog, config); err == nil || err.Error() != "E2E_TIMEOUT_SUITE: a suite has 45s less the 1m0s of E2E_TIMEOUT_GATHER, which leaves nothing" {
+		t.Errorf("got %v, want a suite without time to be refused", err)
+	}
 }
 
 func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {

@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string) int {
 	inv.Stderr, inv.Stdin = os.Stderr, os.Stdin
 	if !targets.current() {
 		inv := inv
-		inv.CompileOut = targets.program
+		inv.CompileOut, inv.HashFast = targets.program, false // it would take the old program for the new one
 		switch code, err := targets.compile(ctx, inv); {
 		case err != nil && code != 0: // a checkout that cannot be written
 			return asIs()
