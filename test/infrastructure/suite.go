@@ -33,16 +33,16 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
 		binary, ginkgo := e.suiteBinary(p.Name), e.ginkgo(p.Name)
 		err := e.compile(p, step, []string{binary, ginkgo}, func() error {
-			args, env := []string{"go", "test", "-c"}, goEnv
+			args, env := []string{"go", "test", "-c"}, []string(nil)
 			if e.compiler(ctx) {
-				args, env = append(args, "-race"), append([]string{"CGO_ENABLED=1"}, goEnv...)
+				args, env = append(args, "-race"), []string{"CGO_ENABLED=1"}
 			} else {
 				step.Status("without the race detector, which needs a C compiler; install gcc or set CC")
 			}
-			if err := e.goRun(ctx, append(args, "-o", binary, suite.Package), env); err != nil {
+			if err := e.goRun(ctx, append(args, "-o", binary, suite.Package), env...); err != nil {
 				return err
 			}
-			return e.goRun(ctx, []string{"go", "build", "-o", ginkgo, ginkgoPackage}, goEnv)
+			return e.goRun(ctx, []string{"go", "build", "-o", ginkgo, ginkgoPackage})
 		})
 		if err != nil {
 			return err
@@ -103,7 +103,7 @@ func (e *Environment) selects(ctx context.Context, name string) error {
 	counted, err := readDryRun(file)
 	if err != nil || !counted.of(e.Config.Suite) || !newer(file, binary) {
 		err := e.adapters.Runner.Run(ctx, command.Cmd{
-			Args: slices.Concat([]string{binary, "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: append([]string{command.Race()}, goEnv...),
+			Args: slices.Concat([]string{binary, "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: command.GoEnv(command.Race()),
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", e.Config.Suite, err)
@@ -205,7 +205,7 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		err := e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
-			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile(), "E2E_ALONE=true", command.Race()}, goEnv...),
+			Env:    command.GoEnv(target.EnvFile+"="+e.state.TargetFile(), "E2E_ALONE=true", command.Race()),
 			Stdout: io.MultiWriter(timeline.Log(ctx), out),
 		})
 		out.Flush()
@@ -217,6 +217,9 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		if err == nil {
 			return nil
 		}
+		if node := e.ended(ctx); node != "" {
+			return fmt.Errorf("node %s: ended while the suite ran, which tells nothing of its specs: %s: %w", node, &SuiteError{Counts: ran.Counts(), Failed: ran.Failures()}, err)
+		}
 		var exit *command.Error
 		if ran.Failed == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
 			if len(ran.Reasons) > 0 {
@@ -226,6 +229,22 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		}
 		return &SuiteError{Suite: name, Counts: ran.Counts(), Failed: ran.Failures()}
 	})
+}
+
+// ended returns a node of the cluster that does not run any more; empty if all do, or nobody
+// can tell.
+func (e *Environment) ended(ctx context.Context) string {
+	made, err := e.state.Record()
+	running, listErr := e.adapters.Cluster.Nodes(ctx)
+	if err != nil || listErr != nil {
+		return ""
+	}
+	for _, node := range made.Nodes {
+		if !slices.Contains(running, node) {
+			return node
+		}
+	}
+	return ""
 }
 
 // SuiteError is a suite that ran and in which specs failed.

@@ -3,7 +3,7 @@
 // of, which evidence is kept and which clusters this user's checkouts have. It starts no
 // program and knows no cluster's words.
 //
-//	.e2e/build/<cluster>/             what was compiled; mage/ is the targets
+//	.e2e/build/<cluster>/             what was compiled; mage/ is the targets, which .e2e/mage/lock lets one compile
 //	.e2e/coverage/<tier>/             what tests without a cluster have counted
 //	.e2e/<cluster>/lock               who works on it
 //	.e2e/<cluster>/cluster.json       what it was made of
