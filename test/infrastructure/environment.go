@@ -37,6 +37,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/history"
 	"kubernaut.ai/e2e/test/infrastructure/monitor"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -90,6 +91,8 @@ type Adapters struct {
 	// Register notes in the user's registry that a cluster is about to be made; nil for one
 	// that is none.
 	Register func()
+	// History is where the results of suites are remembered; nil remembers none.
+	History func() (history.Store, error)
 	// Stop ends the pods of workloads in order, and Follow watches all pods until
 	// ctx ends; both show what they see.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
@@ -178,6 +181,7 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		Elsewhere:  kind,
 		Connect:    func(kubeconfig string) (Applier, error) { return apply.Open(kubeconfig, apply.Options{}) },
 		Register:   func() { plan.cluster().Register(engineName, time.Now()) },
+		History:    plan.history,
 		Stop:       coverage.Stop,
 		Follow:     coverage.Follow,
 		Monitor:    monitor.Start,

@@ -69,6 +69,23 @@ func TestAFailureIsRepeatedByACommandThatSelectsItAlone(t *testing.T) {
 	}
 }
 
+func TestAFailureTellsOfItsPast(t *testing.T) {
+	run := made(t, "spec")
+	suite, past := run.Suites[0], "failed 3 of 214 runs of this content, first on 2026-03-01 10:00"
+	if err := suite.Recall(run.Dir+"/junit/gateway.json", map[string]string{suite.Failures()[0].Name: past}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := report.Read(run.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Write(); err != nil {
+		t.Fatal(err)
+	}
+	lacks(t, read(t, again, report.PageFile), "<p><code>test/e2e/gateway/a_test.go:7</code> "+past+"</p>", "<p><code>test/e2e/gateway/a_test.go:7</code></p>")
+	lacks(t, read(t, again, report.SummaryFile), "\n`test/e2e/gateway/a_test.go:7` "+past+"\n", "\n`test/e2e/gateway/a_test.go:7`\n")
+}
+
 func TestFaultsAreReadFromWhatSpecsReport(t *testing.T) {
 	run := made(t, "green")
 	var faults []timeline.Event

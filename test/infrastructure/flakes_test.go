@@ -1,0 +1,156 @@
+package infrastructure_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/filetest"
+	"kubernaut.ai/e2e/test/infrastructure/history"
+)
+
+// remembering is a rig that keeps what came of its suites. Each has one spec, at line 5 of
+// a_test.go in its folder, which fails where red says so, by the name of the report.
+func remembering(t *testing.T, red func(report string) bool, environ ...string) (*rig, history.Store) {
+	t.Helper()
+	r, store := newRig(t, append(environ, "E2E_KEEP=always")...), history.Store{Dir: filepath.Join(t.TempDir(), "history")}
+	for i, suite := range r.plan.Suites {
+		r.plan.Suites[i].Package = "./test/" + suite.Name
+	}
+	r.world.Report = func(name string) string {
+		suite, _, _ := strings.Cut(name, "-")
+		return fmt.Sprintf(`[{"SuiteDescription":%q,"StartTime":%q,"SpecReports":[{"LeafNodeType":"It","LeafNodeText":"works","State":%q,"LeafNodeLocation":{"FileName":%q,"LineNumber":5}}]}]`,
+			suite, time.Now().Format(time.RFC3339Nano), map[bool]string{true: "failed", false: "passed"}[red(name)], filepath.Join(r.plan.Root, "test", suite, "a_test.go"))
+	}
+	r.world.Fail = func(_ context.Context, call string) error {
+		if _, report, ran := strings.Cut(call, "--json-report="); ran && red(strings.SplitN(report, ".", 2)[0]) {
+			return exit1()
+		}
+		return nil
+	}
+	r.adapt = func(a *infrastructure.Adapters) {
+		a.History = func() (history.Store, error) { return store, nil }
+	}
+	return r, store
+}
+
+func kept(t *testing.T, store history.Store, want int) []history.Run {
+	t.Helper()
+	runs, err := store.Runs("")
+	if err != nil || len(runs) != want {
+		t.Fatalf("got %d runs, %v, want %d", len(runs), err, want)
+	}
+	return runs
+}
+
+func TestAFailedSpecTellsHowOftenItFailedOnThisContent(t *testing.T) {
+	red := false
+	r, store := remembering(t, func(string) bool { return red })
+	if err := r.run(tested("first")); err != nil {
+		t.Fatal(err)
+	}
+	red = true
+	const past = "failed 1 of 2 runs of this content, first on 20"
+	err := r.run(tested("first"))
+	page, _ := os.ReadFile(filepath.Join(r.plan.Root, ".e2e", "last", "index.html"))
+	if !strings.Contains(fmt.Sprint(err), past) || !strings.Contains(string(page), past) {
+		t.Errorf("got %v, and a page without it", err)
+	}
+	// Another content, of which nothing is known.
+	filetest.Put(t, r.plan.Root, "manifests/left/base/app.yaml", strings.ReplaceAll(pod, "app", "left")+"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n")
+	plan, err := infrastructure.NewPlan(r.plan.Root, r.plan.Catalog, r.plan.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.plan = plan
+	if err := r.run(tested("first")); err == nil || strings.Contains(err.Error(), "of this content") {
+		t.Errorf("got %v", err)
+	}
+	runs := kept(t, store, 3)
+	if runs[0].Content != runs[1].Content || runs[1].Content == runs[2].Content || runs[0].Suite != "first" || runs[0].Procs == 0 || !runs[1].Specs[0].Failed {
+		t.Errorf("got %+v", runs)
+	}
+}
+
+func TestFlakesAreReadFromTheFolderThatIsSet(t *testing.T) {
+	for _, folder := range []string{".e2e/history", filepath.Join(t.TempDir(), "history"), ""} {
+		r := newRig(t, "E2E_HISTORY="+folder)
+		store := history.Store{Dir: folder}
+		switch {
+		case folder == "":
+			store.Dir = filepath.Join(os.Getenv("XDG_CACHE_HOME"), "kubernaut-e2e", "history")
+		case !filepath.IsAbs(folder):
+			store.Dir = filepath.Join(r.plan.Root, folder)
+		}
+		var out, problems strings.Builder
+		if err := infrastructure.Flakes(r.plan, &out, &problems); err == nil || err.Error() != store.Dir+": no run of a suite is remembered yet; run: go tool mage e2e:all" {
+			t.Errorf("%q: got %v", folder, err)
+		}
+		if err := store.Add(history.Run{Suite: "first", Variant: "standard", Specs: []history.Spec{{Name: "works"}}}); err != nil {
+			t.Fatal(err)
+		}
+		filetest.Put(t, store.Dir, "2-first-1.json.gz", "cut o")
+		if err := infrastructure.Flakes(r.plan, &out, &problems); err != nil || !strings.Contains(out.String(), "first (standard): 1 specs never failed") || !strings.Contains(problems.String(), "2-first-1.json.gz: ") {
+			t.Errorf("%q: got %v, %s and %s", folder, err, out.String(), problems.String())
+		}
+	}
+}
+
+func TestNobodyIsJudgedByAMutantOrAnInterruptedRun(t *testing.T) {
+	r, store := remembering(t, func(string) bool { return true })
+	env := r.open()
+	ctx, cancel := context.WithCancel(t.Context())
+	r.plan.Goals = []infrastructure.Phase{tested("first")}
+	needed, err := r.plan.Needed(r.plan.Goals...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, phase := range needed[:len(needed)-1] {
+		if err := env.Do(ctx, phase); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mutant, err := env.Variation(t.TempDir(), func(plan *infrastructure.Plan) { plan.Overlay = "overlay.json" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mutant.Do(ctx, tested("first")); err == nil {
+		t.Error("the mutant was not noticed")
+	}
+	fail := r.world.Fail
+	r.world.Fail = func(ctx context.Context, call string) error {
+		if strings.Contains(call, "--json-report=") {
+			cancel()
+		}
+		return fail(ctx, call)
+	}
+	if err := env.Do(ctx, tested("first")); err == nil {
+		t.Error("the interrupted suite passed")
+	}
+	kept(t, store, 0)
+}
+
+func TestARunWithoutAMemoryGoesOnAndSaysSo(t *testing.T) {
+	for want, lost := range map[string]func() (history.Store, error){
+		"neither $XDG_CACHE_HOME nor $HOME are defined": func() (history.Store, error) {
+			return history.Store{}, errors.New("neither $XDG_CACHE_HOME nor $HOME are defined")
+		},
+		"not a directory": func() (history.Store, error) { return history.Store{Dir: "/dev/null/history"}, nil },
+	} {
+		r, _ := remembering(t, func(string) bool { return false })
+		adapt := r.adapt
+		r.adapt = func(a *infrastructure.Adapters) { adapt(a); a.History = lost }
+		if err := r.run(tested("first")); err != nil {
+			t.Error(err)
+		}
+		if told := r.out.String(); strings.Count(told, "memory of flakes: ") != 1 || !strings.Contains(told, want) {
+			t.Errorf("got %s, want %s in one line", told, want)
+		}
+	}
+}
