@@ -69,6 +69,7 @@ type Config struct {
 	CleanAll    bool   // E2E_CLEAN: all has clean remove what other checkouts share or left; default own
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
 	History     string // E2E_HISTORY: folder of what past runs of suites came to, from the checkout; empty is the user's
+	Load        bool   // E2E_SOAK_LOAD: 1 keeps all cores busy beside a soak
 	CI          bool   // CI: set by every CI system
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
 	Job         string // where CI shows the run, of GITHUB_SERVER_URL and its like; empty elsewhere
@@ -153,7 +154,13 @@ var variables = map[string]variable{
 	"E2E_MUTANTS": {"a regular expression of mutants to try", func(c *Config, v string) error {
 		return expression(&c.Mutants, v)
 	}},
-	"E2E_HISTORY":           {"a folder", func(c *Config, v string) error { c.History = v; return nil }},
+	"E2E_HISTORY": {"a folder", func(c *Config, v string) error { c.History = v; return nil }},
+	"E2E_SOAK_LOAD": {"1 or 0; default 0", func(c *Config, v string) error {
+		var load string
+		err := choose(&load, v, "0", "1")
+		c.Load = load == "1"
+		return err
+	}},
 	"E2E_ALONE":             {"set by e2e: for a suite that has the cluster for itself", nil},
 	"E2E_TARGET":            {"the target.json of a deployed environment, for the suites", nil},
 	"E2E_TEST_POSTGRES_DSN": {"set by test:integration", nil},

@@ -128,6 +128,7 @@ type Environment struct {
 	packaged map[string]bool                // third-party images that were built from packages
 	answers  map[string]func() (any, error) // to what is asked of the cluster once, by question
 	selected map[string]int                 // specs that E2E_FOCUS and its like select, by suite
+	ran      []history.Run                  // suites that came to their end
 	specs    []error                        // suites in which specs failed
 	failure  error                          // the first step's that failed otherwise
 	unfollow func() error                   // ends the watch of the pods; nil while there is none
@@ -287,7 +288,7 @@ func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environme
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	variation.refs, variation.packaged, variation.applier = maps.Clone(e.refs), maps.Clone(e.packaged), e.applier
-	variation.original = maps.Clone(e.refs)
+	variation.original, variation.selected = maps.Clone(e.refs), maps.Clone(e.selected)
 	return variation, nil
 }
 

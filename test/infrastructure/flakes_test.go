@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,5 +153,94 @@ func TestARunWithoutAMemoryGoesOnAndSaysSo(t *testing.T) {
 		if told := r.out.String(); strings.Count(told, "memory of flakes: ") != 1 || !strings.Contains(told, want) {
 			t.Errorf("got %s, want %s in one line", told, want)
 		}
+	}
+}
+
+// soak runs rounds of both suites on what is deployed.
+func (r *rig) soak(ctx context.Context, rounds int) error {
+	r.t.Helper()
+	goals := []infrastructure.Phase{tested("first"), tested("second")}
+	r.plan.Goals = goals
+	needed, err := r.plan.Needed(goals...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	env := r.open()
+	for _, phase := range needed {
+		if phase.Kind != infrastructure.RunSuite {
+			err = errors.Join(err, env.Do(ctx, phase))
+		}
+	}
+	if err == nil {
+		err = env.Soak(ctx, rounds, goals)
+	}
+	return errors.Join(env.Finish(ctx, err), env.Close())
+}
+
+func TestASoakCountsRedRoundsAndGoesOn(t *testing.T) {
+	rounds := 0
+	r, store := remembering(t, func(report string) bool { return report == "second" && rounds == 2 }, "E2E_SEED=7", "E2E_SOAK_LOAD=1")
+	fail := r.world.Fail
+	r.world.Fail = func(ctx context.Context, call string) error {
+		if strings.Contains(call, "--json-report=first") {
+			rounds++
+		}
+		return fail(ctx, call)
+	}
+	err := r.soak(t.Context(), 3)
+	if err == nil || !strings.HasPrefix(err.Error(), "soak: 1 of 3 rounds failed\n") {
+		t.Errorf("got %v", err)
+	}
+	for _, want := range []string{"3 rounds, 1 red: 6.1 - 79.2 % of rounds\n\nSUITE", "\nfirst   standard  3     0    < 100.0 %", "\nsecond  standard  3     1    6.1 - 79.2 %", "second (standard): works\n  failed 1 of 3 runs: "} {
+		if !strings.Contains(r.results.String(), want) {
+			t.Errorf("no %q in\n%s", want, r.results.String())
+		}
+	}
+	kept(t, store, 6)
+	for seed := 7; seed < 10; seed++ {
+		if !strings.Contains(strings.Join(r.world.Calls(), "\n"), fmt.Sprintf("--seed=%d ", seed)) {
+			t.Errorf("no round had seed %d", seed)
+		}
+	}
+	for round, want := range map[string][]string{
+		"001": {"summary.md", "timeline.json"}, "002": {"gather", "index.html", "junit", "log", "summary.md", "timeline.json", "trace.json"},
+	} {
+		var left []string
+		files, err := os.ReadDir(filepath.Join(r.plan.Root, ".e2e", "last", "soak", round))
+		for _, file := range files {
+			left = append(left, file.Name())
+		}
+		if err != nil || !slices.Equal(left, want) {
+			t.Errorf("round %s has left %q, %v, want %q", round, left, err, want)
+		}
+	}
+}
+
+func TestASoakEndsWithWhatWasRun(t *testing.T) {
+	for name, test := range map[string]struct {
+		at   func(cancel func()) error // what the second round meets
+		want string
+	}{
+		"interrupted":         {func(cancel func()) error { cancel(); return context.Canceled }, "context canceled"},
+		"the cluster is gone": {func(func()) error { return errors.New("no such container") }, "no such container"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, store := remembering(t, func(string) bool { return false })
+			ctx, cancel := context.WithCancel(t.Context())
+			r.world.Fail = func(_ context.Context, call string) error {
+				if runs, err := store.Runs(""); err == nil && len(runs) == 2 && strings.Contains(call, "--json-report=") {
+					return test.at(cancel)
+				}
+				return nil
+			}
+			err := r.soak(ctx, 5)
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(r.results.String(), "first   standard  1     0") {
+				t.Errorf("got %v and\n%s", err, r.results.String())
+			}
+			runs := kept(t, store, 2)
+			if runs[0].Suite == runs[1].Suite {
+				t.Errorf("got %+v", runs)
+			}
+		})
 	}
 }

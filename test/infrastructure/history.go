@@ -30,11 +30,17 @@ func (p *Plan) history() (history.Store, error) {
 // often those that failed did so before. No run fails for want of it. What a mutant does is no
 // flake and kept nowhere.
 func (e *Environment) remember(ctx context.Context, ran report.Suite, procs int, file string) {
-	if e.Overlay != "" || e.adapters.History == nil {
+	if e.Overlay != "" {
 		return
 	}
 	content, err := e.content(ran.Name)
 	run := history.Run{Variant: string(e.Variant), Commit: e.commit(ctx), Content: content, Procs: procs}.Add(ran)
+	e.mu.Lock()
+	e.ran = append(e.ran, run)
+	e.mu.Unlock()
+	if e.adapters.History == nil {
+		return
+	}
 	store, storeErr := e.adapters.History()
 	if err = errors.Join(err, storeErr); err == nil {
 		var before []history.Run
