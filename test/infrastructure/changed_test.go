@@ -81,6 +81,36 @@ func ginkgoRun(t *testing.T, root string, env ...string) string {
 	return file
 }
 
+func TestLinesAreFoundInTheSpecsThatTheyMake(t *testing.T) {
+	root := t.TempDir()
+	filetest.Put(t, root, "suite/suite_test.go", specs)
+	suite, err := report.ReadSuite(ginkgoRun(t, root), "suite", root, false)
+	if err != nil || suite.Title != "A suite" || suite.Passed != 5 {
+		t.Fatalf("got %+v, %v", suite, err)
+	}
+	nested := []string{"A container holds", "A container in another nests", "A container tells one", "A container tells two"}
+	for text, want := range map[string][]string{
+		"Fail(set)":                nested[:1],
+		`It("holds"`:               nested[:1],
+		"_ = 1":                    nested[1:2],
+		`Context("in`:              nested[1:2],
+		`Entry("one"`:              nested[2:3],
+		"			2),":                   nested[3:],
+		"_ = n":                    nested[2:],
+		`set = "1"`:                nested,
+		`It("stands`:               {"Another container stands alone"},
+		"func broken":              nil,
+		`"github.com/onsi/ginkgo/`: nil,
+	} {
+		before, _, _ := strings.Cut(specs, text)
+		got, err := changedSpecs(root, suite, map[string][]int{"suite/suite_test.go": {strings.Count(before, "\n") + 1}, "suite/gone_test.go": {1}})
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
 func TestAFlakeOfARealSuiteIsRemembered(t *testing.T) {
 	root := t.TempDir()
 	filetest.Put(t, root, "suite/suite_test.go", specs)

@@ -69,6 +69,8 @@ type Config struct {
 	CleanAll    bool   // E2E_CLEAN: all has clean remove what other checkouts share or left; default own
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
 	History     string // E2E_HISTORY: folder of what past runs of suites came to, from the checkout; empty is the user's
+	Changed     int    // E2E_CHANGED: how often specs that are new or changed run again after their suite has passed; 0 for not
+	Since       string // E2E_CHANGED_SINCE: branch since which they are; empty is origin/main, else main
 	Load        bool   // E2E_SOAK_LOAD: 1 keeps all cores busy beside a soak
 	CI          bool   // CI: set by every CI system
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
@@ -155,6 +157,10 @@ var variables = map[string]variable{
 		return expression(&c.Mutants, v)
 	}},
 	"E2E_HISTORY": {"a folder", func(c *Config, v string) error { c.History = v; return nil }},
+	"E2E_CHANGED": {"a number of runs, 0 to 100", func(c *Config, v string) error {
+		return number(&c.Changed, v, 0, 100)
+	}},
+	"E2E_CHANGED_SINCE": {"a branch or commit; default origin/main, else main", func(c *Config, v string) error { c.Since = v; return nil }},
 	"E2E_SOAK_LOAD": {"1 or 0; default 0", func(c *Config, v string) error {
 		var load string
 		err := choose(&load, v, "0", "1")

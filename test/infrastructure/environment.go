@@ -279,7 +279,7 @@ func (e *Environment) unwatch(ctx context.Context) {
 // of its own and shows no progress; its failures cancel nothing here.
 func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environment, error) {
 	plan := *e.Plan
-	plan.Evidence = evidence
+	plan.Evidence, plan.Changed = evidence, 0
 	change(&plan)
 	variation, err := OpenWith(e.run, &plan, Screen{Out: io.Discard}, e.adapters)
 	if err != nil {

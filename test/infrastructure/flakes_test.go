@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
 	"kubernaut.ai/e2e/test/infrastructure/history"
 )
@@ -37,8 +38,28 @@ func remembering(t *testing.T, red func(report string) bool, environ ...string) 
 	}
 	r.adapt = func(a *infrastructure.Adapters) {
 		a.History = func() (history.Store, error) { return store, nil }
+		a.Runner = realGit{a.Runner}
 	}
 	return r, store
+}
+
+// realGit is a world with a git that is no fake.
+type realGit struct{ command.Runner }
+
+func (g realGit) Run(ctx context.Context, cmd command.Cmd) error {
+	if cmd.Args[0] == "git" {
+		return command.Local{}.Run(ctx, cmd)
+	}
+	return g.Runner.Run(ctx, cmd)
+}
+
+// git has git do something in the rig's checkout.
+func (r *rig) git(args ...string) {
+	r.t.Helper()
+	args = append([]string{"git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", r.plan.Root}, args...)
+	if err := (command.Local{}).Run(r.t.Context(), command.Cmd{Args: args}); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func kept(t *testing.T, store history.Store, want int) []history.Run {
@@ -154,6 +175,64 @@ func TestARunWithoutAMemoryGoesOnAndSaysSo(t *testing.T) {
 			t.Errorf("got %s, want %s in one line", told, want)
 		}
 	}
+}
+
+func TestWhatIsChangedRunsAgainAndMayTurnAGreenRunRed(t *testing.T) {
+	r, store := remembering(t, func(report string) bool { return report == "first-changed-2" }, "E2E_CHANGED=3", "E2E_SEED=7")
+	suite := func(body string) string {
+		return "package x\n\n\n\nvar _ = It(\"works\", func() {\n\t" + body + "\n})\n"
+	}
+	filetest.Put(t, r.plan.Root, "test/first/a_test.go", suite("_ = 1"))
+	r.git("init", "--quiet", "--initial-branch=main")
+	r.git("add", "--all", "--force", "test")
+	r.git("commit", "--quiet", "--message=one")
+	filetest.Put(t, r.plan.Root, "test/second/a_test.go", suite("")) // new, and in no commit
+	r.git("switch", "--quiet", "--create=branch")
+	filetest.Put(t, r.plan.Root, "test/first/a_test.go", suite("_ = 2"))
+	r.git("commit", "--quiet", "--all", "--message=two")
+
+	err := r.run(tested("first"), tested("second"))
+	if !strings.Contains(fmt.Sprint(err), "suite/first-changed-2") || strings.Contains(fmt.Sprint(err), "second") {
+		t.Errorf("got %v, want the second repetition of the first suite", err)
+	}
+	var suites []string
+	for _, run := range kept(t, store, 8) {
+		suites = append(suites, fmt.Sprintf("%s %t", run.Suite, run.Specs[0].Failed))
+	}
+	if want := []string{"first false", "first false", "first true", "first false", "second false", "second false", "second false", "second false"}; !slices.Equal(suites, want) {
+		t.Errorf("got %q, want %q", suites, want)
+	}
+	if call := r.world.Find("run " + filepath.Join(r.plan.Root, ".e2e", "build", r.plan.ClusterName, "ginkgo-first") + " run"); !strings.Contains(call, "--seed=7") {
+		t.Errorf("got %s, want the seed that was asked for", call)
+	}
+	for _, call := range r.world.Calls() {
+		if strings.Contains(call, "first-changed-") && (!strings.Contains(call, "--focus=^first works$") || strings.Contains(call, "--seed") || !strings.Contains(call, "--procs=1 ")) {
+			t.Errorf("got %s, want the one spec in another order each time", call)
+		}
+	}
+}
+
+func TestNothingRunsAgainThatIsAsOnMain(t *testing.T) {
+	r, store := remembering(t, func(string) bool { return false }, "E2E_CHANGED=3")
+	if err := r.run(tested("first")); err != nil || !strings.Contains(r.out.String(), "E2E_CHANGED: main: no commit in common: ") {
+		t.Errorf("got %v and %s, want that there is nothing to compare with", err, r.out.String())
+	}
+	r.plan.Since = "gone"
+	if err := r.run(tested("first")); err == nil || !strings.Contains(err.Error(), "E2E_CHANGED: gone: no commit in common: ") {
+		t.Errorf("got %v, want that what was named is not there", err)
+	}
+	r.plan.Since = ""
+	filetest.Put(t, r.plan.Root, "test/first/a_test.go", "package x\n")
+	r.git("init", "--quiet", "--initial-branch=main")
+	r.git("add", "--all", "--force", "test")
+	r.git("commit", "--quiet", "--message=one")
+	if err := r.run(tested("first")); err != nil {
+		t.Error(err)
+	}
+	if told := r.out.String(); !strings.Contains(told, "first: no spec that ran is new or changed since main\n") {
+		t.Errorf("got %s", told)
+	}
+	kept(t, store, 3)
 }
 
 // soak runs rounds of both suites on what is deployed.

@@ -166,7 +166,8 @@ func newer(file, than string) bool {
 // runSuite writes target.json and runs the suite against the environment. Its JUnit
 // and JSON reports are written also when it fails.
 func (e *Environment) runSuite(ctx context.Context, p Phase) error {
-	return e.step(ctx, p, e.Timeouts.Suite, func(ctx context.Context, step *timeline.Step) error {
+	var ran report.Suite
+	err := e.step(ctx, p, e.Timeouts.Suite, func(ctx context.Context, step *timeline.Step) (err error) {
 		e.mu.Lock()
 		count, known := e.selected[p.Name]
 		e.mu.Unlock()
@@ -182,9 +183,13 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 				return err
 			}
 		}
-		_, err := e.ginkgo(ctx, step, p.Name, p.Name, e.Config.Suite, count)
+		ran, err = e.ginkgo(ctx, step, p.Name, p.Name, e.Config.Suite, count)
 		return err
 	})
+	if err != nil || e.Changed == 0 {
+		return err
+	}
+	return e.again(ctx, ran)
 }
 
 // ginkgo runs the specs of a suite that are selected, so many or 0 if nobody has counted them,

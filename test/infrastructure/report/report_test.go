@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -84,6 +85,27 @@ func TestAFailureTellsOfItsPast(t *testing.T) {
 	}
 	lacks(t, read(t, again, report.PageFile), "<p><code>test/e2e/gateway/a_test.go:7</code> "+past+"</p>", "<p><code>test/e2e/gateway/a_test.go:7</code></p>")
 	lacks(t, read(t, again, report.SummaryFile), "\n`test/e2e/gateway/a_test.go:7` "+past+"\n", "\n`test/e2e/gateway/a_test.go:7`\n")
+}
+
+func TestOnlyARepetitionThatFailedIsTold(t *testing.T) {
+	const passed, failed = "gateway" + report.Changed + "1", "gateway" + report.Changed + "2"
+	dir := filepath.Join(t.TempDir(), "1")
+	record(t, dir, with(work{"suite", passed, suiteAt, time.Second, timeline.Done, ""}, work{"suite", failed, suiteAt, time.Second, timeline.Failed, "1 failed"}), func(r *timeline.Recorder, started time.Time) {
+		for name, wrong := range map[string][]int{passed: nil, failed: {5}} {
+			ran(t, dir, started.Add(suiteAt), 8, time.Second, wrong...)
+			if err := os.Rename(dir+"/junit/gateway.json", dir+"/junit/"+name+".json"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end(t, r, timeline.Broken, "")
+	})
+	run, err := report.Read(dir)
+	if err != nil || len(run.Suites) != 1 || run.Suites[0].Name != failed {
+		t.Fatalf("got %+v, %v", run.Suites, err)
+	}
+	if again := run.Suites[0].Failures()[0].Again; !strings.HasSuffix(again, " go tool mage e2e:gateway") {
+		t.Errorf("got %s, which is no target", again)
+	}
 }
 
 func TestFaultsAreReadFromWhatSpecsReport(t *testing.T) {
