@@ -1,7 +1,6 @@
 package infrastructure
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,16 +66,16 @@ func (e *Environment) git(ctx context.Context, args ...string) (string, error) {
 
 // left is the commit at which the checkout left the branch since.
 func (e *Environment) left(ctx context.Context) (since, commit string, err error) {
-	since = cmp.Or(e.Since, "origin/main")
-	commit, err = e.git(ctx, "merge-base", "HEAD", since)
-	if err != nil && e.Since == "" {
-		since = "main"
-		commit, err = e.git(ctx, "merge-base", "HEAD", since)
+	branches := []string{"origin/main", "main"}
+	if e.Since != "" {
+		branches = []string{e.Since}
 	}
-	if err != nil {
-		err = fmt.Errorf("%s: no commit in common: %w; fetch it with its history, or name another one in E2E_CHANGED_SINCE", since, err)
+	for _, since = range branches {
+		if commit, err = e.git(ctx, "merge-base", "HEAD", since); err == nil {
+			return since, commit, nil
+		}
 	}
-	return since, commit, err
+	return since, "", fmt.Errorf("%s: no commit in common: %w; fetch it with its history, or name another one in E2E_CHANGED_SINCE", since, err)
 }
 
 // changedLines are the lines of a suite's tests, by their files, that are new or changed since

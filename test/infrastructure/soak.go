@@ -66,6 +66,9 @@ func (e *Environment) round(ctx context.Context, step *timeline.Step, done int, 
 		return nil, err
 	}
 	for _, suite := range suites {
+		if ctx.Err() != nil {
+			break
+		}
 		step.Status("%s", suite.Name)
 		err = errors.Join(err, env.Do(ctx, suite))
 	}

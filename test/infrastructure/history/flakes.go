@@ -147,7 +147,7 @@ func specs(runs []Run, broken bool) string {
 		}
 		n, k := len(t.all), len(t.failed)
 		switch {
-		case n == 0:
+		case n == 0 || k == 0 && t.node:
 		case k == 0:
 			if never++; never == 1 || n < fewest {
 				fewest = n
