@@ -24,6 +24,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/engine"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
+	"kubernaut.ai/e2e/test/infrastructure/history"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 )
 
@@ -59,9 +60,12 @@ func small(t *testing.T) (string, infrastructure.Catalog) {
 
 // rig is a small checkout whose world does nothing.
 type rig struct {
-	t     *testing.T
-	plan  *infrastructure.Plan
-	world *fake.World
+	t       *testing.T
+	plan    *infrastructure.Plan
+	world   *fake.World
+	out     strings.Builder // progress
+	results strings.Builder
+	adapt   func(*infrastructure.Adapters) // changes the world's; nil for nothing
 }
 
 func newRig(t *testing.T, environ ...string) *rig {
@@ -75,12 +79,16 @@ func newRig(t *testing.T, environ ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{t, plan, &fake.World{Name: plan.ClusterName}}
+	return &rig{t: t, plan: plan, world: &fake.World{Name: plan.ClusterName}}
 }
 
 func (r *rig) open() *infrastructure.Environment {
 	r.t.Helper()
-	env, err := infrastructure.OpenWith(r.t.Context(), r.plan, infrastructure.Screen{Out: io.Discard}, r.world.Adapters())
+	adapters := r.world.Adapters()
+	if r.adapt != nil {
+		r.adapt(&adapters)
+	}
+	env, err := infrastructure.OpenWith(r.t.Context(), r.plan, infrastructure.Screen{Out: &r.out, Results: &r.results}, adapters)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -917,6 +925,10 @@ func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
 			}
 			return nil
 		}
+		past := history.Store{Dir: filepath.Join(os.Getenv("XDG_CACHE_HOME"), "kubernaut-e2e", "history")}
+		if err := past.Add(history.Run{Suite: "first"}); err != nil {
+			t.Fatal(err)
+		}
 		said.Reset()
 		err := infrastructure.Clean(t.Context(), r.plan, r.world.Adapters(), func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) })
 		entries, listErr := checkout.Registered()
@@ -935,6 +947,9 @@ func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(r.plan.Root, ".e2e")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: got %v, want .e2e to be gone", environ, err)
+		}
+		if runs, err := past.Runs(""); err != nil || (len(runs) == 0) != (environ == "E2E_CLEAN=all") {
+			t.Errorf("%s: got %d results of past runs, %v", environ, len(runs), err)
 		}
 	}
 }

@@ -14,7 +14,8 @@
 //	.e2e/<cluster>/runs/<time>/       the evidence of a run; the newest are kept
 //	.e2e/last                         the newest run, of whichever cluster
 //
-// Outside of the checkout there is one small file a cluster in the user's cache folder.
+// Outside of the checkout there are one small file a cluster, and one a run of a suite, in the
+// user's cache folder.
 package checkout
 
 import (
