@@ -218,7 +218,7 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 			return nil
 		}
 		if node := e.ended(ctx); node != "" {
-			return fmt.Errorf("node %s: ended while the suite ran, which tells nothing of its specs: %s: %w", node, &SuiteError{Counts: ran.Counts(), Failed: ran.Failures()}, err)
+			return fmt.Errorf("node %s: ended while the suite ran, which tells nothing of its specs: %s: %w", node, (&SuiteError{Counts: ran.Counts(), Failed: ran.Failures()}).Error(), err)
 		}
 		var exit *command.Error
 		if ran.Failed == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
