@@ -229,7 +229,7 @@ func (e *Environment) ginkgo(ctx context.Context, step *timeline.Step, suite, na
 	step.Detail("%s", ran.Counts())
 	if err != nil {
 		if node := e.ended(ctx); node != "" {
-			return ran, fmt.Errorf("node %s: ended while the suite ran, which tells nothing of its specs: %s: %w", node, &SuiteError{Counts: ran.Counts(), Failed: ran.Failures()}, err)
+			return ran, fmt.Errorf("node %s: ended while the suite ran, which tells nothing of its specs: %s: %w", node, (&SuiteError{Counts: ran.Counts(), Failed: ran.Failures()}).Error(), err)
 		}
 	}
 	var exit *command.Error
