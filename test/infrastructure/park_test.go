@@ -141,6 +141,16 @@ func TestARunOfPhasesRestoresOnlyWhatIsParked(t *testing.T) {
 	if _, err := r.again(nil, tested("first")); err != nil {
 		t.Fatal(err)
 	}
+	forecasts, err := infrastructure.Explain(t.Context(), r.plan, r.world.Adapters())
+	if err != nil || !slices.ContainsFunc(forecasts, func(f infrastructure.Forecast) bool {
+		return f.Phase.Kind == infrastructure.CreateCluster && f.Action == "restore"
+	}) || slices.ContainsFunc(forecasts, func(f infrastructure.Forecast) bool { return f.Action == "load" || f.Action == "deploy" }) {
+		t.Errorf("plan: got %+v and %v", forecasts, err)
+	}
+	var status strings.Builder
+	if err := infrastructure.Status(t.Context(), r.plan, r.world.Adapters(), &status); err != nil || !strings.Contains(status.String(), "1 MB; parked: the next run restores it") {
+		t.Errorf("status: got %s and %v", &status, err)
+	}
 	if did, err := r.again([]string{"E2E_KEEP=always"}, deployed("right")); err != nil || did != "restore mend" {
 		t.Errorf("of a parked cluster: got %q and %v", did, err)
 	}

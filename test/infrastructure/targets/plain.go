@@ -34,7 +34,9 @@ func (t Targets) ParkCluster(ctx context.Context) error {
 
 // ResetCluster restores the state that was kept of the cluster.
 func (t Targets) ResetCluster(ctx context.Context) error {
-	return t.reopened(ctx, (*infrastructure.Environment).ResetCluster)
+	return t.reopened(ctx, func(env *infrastructure.Environment, ctx context.Context) error {
+		return env.Diagnose(ctx, env.ResetCluster(ctx))
+	})
 }
 
 func (t Targets) reopened(ctx context.Context, do func(*infrastructure.Environment, context.Context) error) error {
