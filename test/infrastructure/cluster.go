@@ -172,15 +172,15 @@ func (e *Environment) found(ctx context.Context, want cluster.Identity, status f
 	if was.Parked || was.Kept != nil && e.beginsClean() {
 		return e.restoreFor(ctx, was, all, status)
 	}
-	return e.mend(ctx, was, all, status)
+	return e.mend(ctx, was, all, false, status)
 }
 
 // certified is how long kubeadm's certificates hold, but for a day.
 const certified = 364 * 24 * time.Hour
 
 // mend brings the cluster's nodes back to what they were when it was made.
-func (e *Environment) mend(ctx context.Context, was checkout.Record, all []string, status func(format string, args ...any)) (done string, err error) {
-	done, err = e.adapters.Cluster.Mend(ctx, all, cluster.Made{Nodes: was.Nodes, At: was.Made}, status)
+func (e *Environment) mend(ctx context.Context, was checkout.Record, all []string, ready bool, status func(format string, args ...any)) (done string, err error) {
+	done, err = e.adapters.Cluster.Mend(ctx, all, cluster.Made{Nodes: was.Nodes, At: was.Made, Ready: ready}, status)
 	if err == nil {
 		e.runs(was.Nodes)
 	}

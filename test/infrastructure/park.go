@@ -164,7 +164,7 @@ func (e *Environment) restore(ctx context.Context, was checkout.Record, all []st
 		}
 		return "", err
 	}
-	done, err := e.mend(ctx, was, all, status)
+	done, err := e.mend(ctx, was, all, true, status)
 	if err != nil {
 		return "", err
 	}
