@@ -51,12 +51,24 @@ const (
 	KeepNever   KeepPolicy = "never"
 )
 
+// ParkPolicy says whether the state of a cluster is kept when it is first deployed, and the
+// cluster parked where an end-to-end run would delete it.
+type ParkPolicy string
+
+// The policies.
+const (
+	ParkAuto   ParkPolicy = "auto" // not in CI
+	ParkAlways ParkPolicy = "always"
+	ParkNever  ParkPolicy = "never"
+)
+
 // Config is what the process environment says. It is read and checked once and
 // does not change afterwards.
 type Config struct {
 	Engine      string         // E2E_ENGINE: podman or docker; empty takes the first that works
 	ImagePolicy ImagePolicy    // E2E_IMAGES: auto (default), pull or build
 	Keep        KeepPolicy     // E2E_KEEP: failure, always or never; default failure, in CI never
+	Park        ParkPolicy     // E2E_PARK: auto (default), always or never
 	Variant     Variant        // E2E_COVERAGE: true selects Coverage
 	CoverageMin float64        // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
 	Budgets     report.Budgets // E2E_BUDGET: how long parts of a run may take, e.g. setup=45s,gateway=100s; empty bounds nothing
@@ -104,6 +116,9 @@ var variables = map[string]variable{
 	}},
 	"E2E_KEEP": {"failure, always or never; default failure, in CI never", func(c *Config, v string) error {
 		return choose(&c.Keep, v, KeepFailure, KeepAlways, KeepNever)
+	}},
+	"E2E_PARK": {"auto, always or never; default auto: not in CI", func(c *Config, v string) error {
+		return choose(&c.Park, v, ParkAuto, ParkAlways, ParkNever)
 	}},
 	"E2E_COVERAGE": {"true or false; default false", func(c *Config, v string) error {
 		coverage, err := strconv.ParseBool(v)
@@ -267,7 +282,7 @@ func choose[T ~string](to *T, value string, allowed ...T) error {
 // would otherwise be a setting that silently does nothing. Its error names every
 // variable at fault, one a line. Empty values count as unset.
 func ReadConfig(environ []string) (Config, error) {
-	config := Config{ImagePolicy: ImagesAuto, Keep: KeepFailure, Variant: Standard}
+	config := Config{ImagePolicy: ImagesAuto, Keep: KeepFailure, Park: ParkAuto, Variant: Standard}
 	values := map[string]string{}
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")

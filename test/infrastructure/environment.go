@@ -64,6 +64,9 @@ type Cluster interface {
 	Ready(ctx context.Context) error
 	Mend(ctx context.Context, all []string, was cluster.Made, status func(format string, args ...any)) (done string, err error)
 	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
+	Keep(ctx context.Context, node string) (cluster.State, error)
+	Park(ctx context.Context, node string) error
+	Restore(ctx context.Context, node string, state cluster.State) error
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
 	All(ctx context.Context) ([]string, error)
@@ -134,6 +137,7 @@ type Environment struct {
 	selected map[string]int                 // specs that E2E_FOCUS and its like select, by suite
 	ran      []history.Run                  // suites that came to their end
 	specs    []error                        // suites in which specs failed
+	clean    bool                           // nothing has worked on the cluster since it was made or restored
 	failure  error                          // the first step's that failed otherwise
 	unfollow func() error                   // ends the watch of the pods; nil while there is none
 	watch    *monitor.Monitor               // nil while there is none
@@ -324,9 +328,13 @@ func (e *Environment) Do(ctx context.Context, p Phase) (err error) {
 		return e.loadImage(ctx, p)
 	case DeployComponent:
 		return e.deployComponent(ctx, p)
-	case RunSuite:
-		return e.runSuite(ctx, p)
-	case RunProgram:
+	case RunSuite, RunProgram:
+		if err := e.keepClean(ctx); err != nil {
+			return err
+		}
+		if p.Kind == RunSuite {
+			return e.runSuite(ctx, p)
+		}
 		return e.runProgram(ctx, p)
 	}
 	return fmt.Errorf("phase %s: of unknown kind %q", p, p.Kind)

@@ -41,11 +41,7 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 	case keep:
 		e.Timeline.Say("cluster %s is kept; KUBECONFIG=%s; remove it: %s", e.ClusterName, e.relative(e.state.Kubeconfig()), e.command("cluster:delete"))
 	default:
-		// A teardown that fails never turns a green run red: the next run, or
-		// cluster:delete, removes what is left.
-		if deleteErr := e.DeleteCluster(fresh); deleteErr != nil {
-			e.Timeline.Say("%v; run: %s", deleteErr, e.command("cluster:delete"))
-		}
+		e.putAway(fresh)
 	}
 	if !interrupted {
 		e.tell(ctx, err)

@@ -70,11 +70,16 @@ type rig struct {
 
 func newRig(t *testing.T, environ ...string) *rig {
 	t.Helper()
+	root, catalog := small(t)
+	return rigOf(t, root, catalog, environ...)
+}
+
+func rigOf(t *testing.T, root string, catalog infrastructure.Catalog, environ ...string) *rig {
+	t.Helper()
 	config, err := infrastructure.ReadConfig(environ)
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, catalog := small(t)
 	plan, err := infrastructure.NewPlan(root, catalog, config)
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ func TestReadConfig(t *testing.T) {
 			return c.Engine == "" && c.ImagePolicy == infrastructure.ImagesAuto && c.Keep == infrastructure.KeepFailure && c.Variant == infrastructure.Standard && !c.CI
 		}},
 		{"CI keeps nothing", []string{"CI=true"}, func(c infrastructure.Config) bool { return c.CI && c.Keep == infrastructure.KeepNever }},
+		{"CI may be told to park", []string{"CI=true", "E2E_PARK=always"}, func(c infrastructure.Config) bool { return c.Park == infrastructure.ParkAlways }},
 		{"CI may be told to keep", []string{"CI=true", "E2E_KEEP=always"}, func(c infrastructure.Config) bool { return c.Keep == infrastructure.KeepAlways }},
 		{"coverage", []string{"E2E_COVERAGE=true"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Coverage }},
 		{"coverage off", []string{"E2E_COVERAGE=false"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Standard }},

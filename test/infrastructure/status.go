@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
@@ -36,6 +37,11 @@ func Status(ctx context.Context, plan *Plan, adapters Adapters, out io.Writer) e
 		plan.ClusterName, adapters.EngineName, plan.Variant, strings.Join(all, " "), strings.Join(running, " "), plan.cluster().Kubeconfig())
 	if made, err := plan.cluster().Record(); err == nil {
 		fmt.Fprintf(out, "made        %s by %s, of %s\n", made.Made.Format("2006-01-02 15:04:05"), made.By, made.Spec["node image"])
+		if made.Kept != nil {
+			fmt.Fprintf(out, "kept        as it was %s, %s; %s\n", made.Kept.At.Format(time.DateTime), megabytes(made.Kept.Bytes), map[bool]string{
+				true: "parked: the next run restores it", false: "restore it: " + plan.command("cluster:reset"),
+			}[made.Parked])
+		}
 	} else {
 		fmt.Fprintf(out, "made        not to the end; the next run makes it anew\n")
 	}
