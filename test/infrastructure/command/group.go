@@ -22,6 +22,10 @@ import (
 // Mage leaves an interrupted target five seconds in all.
 const grace = 2 * time.Second
 
+// lastGrace is what the watchdog leaves instead: whoever has used up Mage's five seconds is
+// to be gone within six.
+const lastGrace = 500 * time.Millisecond
+
 // look is how often a group is asked whether it still exists once its first process
 // has ended: nothing tells of the end of the others.
 const look = 50 * time.Millisecond
@@ -75,7 +79,7 @@ type watchdog struct {
 
 // watch returns the watchdog of this process, started when first needed.
 var watch = sync.OnceValues(func() (*watchdog, error) {
-	c := exec.Command("sh", "-c", watchdogScript, "watchdog", strconv.FormatFloat(grace.Seconds(), 'f', -1, 64))
+	c := exec.Command("sh", "-c", watchdogScript, "watchdog", strconv.FormatFloat(lastGrace.Seconds(), 'f', -1, 64))
 	// A session of its own: no signal of a terminal reaches it.
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	in, err := c.StdinPipe()
