@@ -62,13 +62,15 @@ func sentence(goals []Goal) string {
 
 // judge fills in the goals that are about all scenarios.
 func (r *Report) judge() {
-	if len(r.Scenarios) == 0 {
-		return
-	}
 	for _, service := range []string{"gateway", "datastorage"} {
 		var resident []float64
 		for _, s := range r.Scenarios {
-			resident = append(resident, s.ResidentMiB[service])
+			if s.Unit != requests {
+				resident = append(resident, s.ResidentMiB[service])
+			}
+		}
+		if len(resident) == 0 {
+			return
 		}
 		r.Memory = append(r.Memory, bound{what: service + " memory", most: memoryGoals[service], unit: "MiB"}.judge(slices.Max(resident)))
 	}

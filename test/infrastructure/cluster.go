@@ -61,7 +61,13 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 			e.adapters.Register()
 		}
 		// What this machine lacks shows up as something else, minutes later.
-		lacks := host.Preflight(ctx, host.Options{Engine: e.adapters.EngineName, Checkout: e.Root}).Err()
+		var lacks error
+		if e.adapters.Preflight != nil {
+			lacks = e.adapters.Preflight(ctx)
+		}
+		if lacks != nil {
+			e.Timeline.Say("this machine may be too small: %v", lacks)
+		}
 		if err := e.adapters.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
 			return errors.Join(err, lacks)
 		}

@@ -80,6 +80,10 @@ type Config struct {
 	FailBusy    bool   // E2E_LOCK: fail ends at once when another process works on the cluster; default wait
 	CleanAll    bool   // E2E_CLEAN: all has clean remove what other checkouts share or left; default own
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
+	History     string // E2E_HISTORY: folder of what past runs of suites came to, from the checkout; empty is the user's
+	Changed     int    // E2E_CHANGED: how often specs that are new or changed run again after their suite has passed; 0 for not
+	Since       string // E2E_CHANGED_SINCE: branch since which they are; empty is origin/main, else main
+	Load        bool   // E2E_SOAK_LOAD: 1 keeps all cores busy beside a soak
 	CI          bool   // CI: set by every CI system
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
 	Job         string // where CI shows the run, of GITHUB_SERVER_URL and its like; empty elsewhere
@@ -154,12 +158,7 @@ var variables = map[string]variable{
 	"E2E_SKIP":   {"a regular expression of specs to leave out", func(c *Config, v string) error { return expression(&c.Suite.Skip, v) }},
 	"E2E_LABELS": {"a Ginkgo label filter", func(c *Config, v string) error { c.Suite.Labels = v; return nil }},
 	"E2E_PROCS": {"a number of processes, 1 to 64", func(c *Config, v string) error {
-		procs, err := strconv.Atoi(v)
-		if err != nil || procs < 1 || procs > 64 {
-			return errors.New("is no number from 1 to 64")
-		}
-		c.Suite.Procs = procs
-		return nil
+		return number(&c.Suite.Procs, v, 1, 64)
 	}},
 	"E2E_SEED": {"a whole number", func(c *Config, v string) error {
 		seed, err := strconv.ParseInt(v, 10, 64)
@@ -171,6 +170,17 @@ var variables = map[string]variable{
 	}},
 	"E2E_MUTANTS": {"a regular expression of mutants to try", func(c *Config, v string) error {
 		return expression(&c.Mutants, v)
+	}},
+	"E2E_HISTORY": {"a folder", func(c *Config, v string) error { c.History = v; return nil }},
+	"E2E_CHANGED": {"a number of runs, 0 to 100", func(c *Config, v string) error {
+		return number(&c.Changed, v, 0, 100)
+	}},
+	"E2E_CHANGED_SINCE": {"a branch or commit; default origin/main, else main", func(c *Config, v string) error { c.Since = v; return nil }},
+	"E2E_SOAK_LOAD": {"1 or 0; default 0", func(c *Config, v string) error {
+		var load string
+		err := choose(&load, v, "0", "1")
+		c.Load = load == "1"
+		return err
 	}},
 	"E2E_ALONE":             {"set by e2e: for a suite that has the cluster for itself", nil},
 	"E2E_TARGET":            {"the target.json of a deployed environment, for the suites", nil},
@@ -248,6 +258,15 @@ func expression(to *string, value string) error {
 	}
 	*to = value
 	return err
+}
+
+func number(to *int, value string, least, most int) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		return fmt.Errorf("is no number from %d to %d", least, most)
+	}
+	*to = n
+	return nil
 }
 
 func choose[T ~string](to *T, value string, allowed ...T) error {

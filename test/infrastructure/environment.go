@@ -37,6 +37,8 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/history"
+	"kubernaut.ai/e2e/test/infrastructure/host"
 	"kubernaut.ai/e2e/test/infrastructure/monitor"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -93,6 +95,11 @@ type Adapters struct {
 	// Register notes in the user's registry that a cluster is about to be made; nil for one
 	// that is none.
 	Register func()
+	// Preflight is what this machine lacks for a cluster, of what can be told in milliseconds;
+	// nil does not look.
+	Preflight func(context.Context) error
+	// History is where the results of suites are remembered; nil remembers none.
+	History func() (history.Store, error)
 	// Stop ends the pods of workloads in order, and Follow watches all pods until
 	// ctx ends; both show what they see.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
@@ -128,6 +135,7 @@ type Environment struct {
 	packaged map[string]bool                // third-party images that were built from packages
 	answers  map[string]func() (any, error) // to what is asked of the cluster once, by question
 	selected map[string]int                 // specs that E2E_FOCUS and its like select, by suite
+	ran      []history.Run                  // suites that came to their end
 	specs    []error                        // suites in which specs failed
 	clean    bool                           // nothing has worked on the cluster since it was made or restored
 	failure  error                          // the first step's that failed otherwise
@@ -182,9 +190,13 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		Elsewhere:  kind,
 		Connect:    func(kubeconfig string) (Applier, error) { return apply.Open(kubeconfig, apply.Options{}) },
 		Register:   func() { plan.cluster().Register(engineName, time.Now()) },
-		Stop:       coverage.Stop,
-		Follow:     coverage.Follow,
-		Monitor:    monitor.Start,
+		Preflight: func(ctx context.Context) error {
+			return host.Preflight(ctx, host.Options{Engine: engineName, Checkout: plan.Root}).Err()
+		},
+		History: plan.history,
+		Stop:    coverage.Stop,
+		Follow:  coverage.Follow,
+		Monitor: monitor.Start,
 	}
 }
 
@@ -278,7 +290,7 @@ func (e *Environment) unwatch(ctx context.Context) {
 // of its own and shows no progress; its failures cancel nothing here.
 func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environment, error) {
 	plan := *e.Plan
-	plan.Evidence = evidence
+	plan.Evidence, plan.Changed = evidence, 0
 	change(&plan)
 	variation, err := OpenWith(e.run, &plan, Screen{Out: io.Discard}, e.adapters)
 	if err != nil {
@@ -287,7 +299,7 @@ func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environme
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	variation.refs, variation.packaged, variation.applier = maps.Clone(e.refs), maps.Clone(e.packaged), e.applier
-	variation.original = maps.Clone(e.refs)
+	variation.original, variation.selected = maps.Clone(e.refs), maps.Clone(e.selected)
 	return variation, nil
 }
 

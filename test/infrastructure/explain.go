@@ -122,7 +122,7 @@ func (x *explainer) changed(ctx context.Context, was checkout.Sources, packages 
 	}
 	var out strings.Builder
 	err := x.adapters.Runner.Run(ctx, command.Cmd{
-		Args: append([]string{"go", "list", "-deps", "-test", "-f", "{{if not .Standard}}{{.Dir}}{{end}}"}, packages...), Dir: x.Root, Env: goEnv, Stdout: &out,
+		Args: append([]string{"go", "list", "-deps", "-test", "-f", "{{if not .Standard}}{{.Dir}}{{end}}"}, packages...), Dir: x.Root, Env: command.GoEnv(), Stdout: &out,
 	})
 	if err != nil {
 		return "", err

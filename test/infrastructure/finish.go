@@ -55,10 +55,10 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 }
 
 // Diagnose ends a run of single phases whose outcome is err: on a failure it gathers
-// diagnostics. It writes the page of the run and leaves the cluster as it is.
+// diagnostics. It tells of the run as Finish does and leaves the cluster as it is.
 func (e *Environment) Diagnose(ctx context.Context, err error) error {
 	err = e.diagnose(ctx, err)
-	e.page(ctx, err)
+	e.tell(ctx, err)
 	if err != nil {
 		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}

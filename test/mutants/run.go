@@ -17,9 +17,11 @@ import (
 	"kubernaut.ai/e2e/test/e2e/cluster"
 	"kubernaut.ai/e2e/test/e2e/faults"
 	"kubernaut.ai/e2e/test/e2e/session"
+	"kubernaut.ai/e2e/test/e2e/stores"
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/apply"
+	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
@@ -192,8 +194,8 @@ func (t *trial) attempt(ctx context.Context, m Mutant, r *result, step *timeline
 		}
 	}
 	step.Status("deploying")
-	t.deployed[m.Service] = true
 	err = t.deploy(ctx, env, m.Service)
+	t.deployed[m.Service] = true
 	var down *apply.NotReadyError
 	if errors.As(err, &down) && ctx.Err() == nil {
 		r.down = true
@@ -246,15 +248,28 @@ func only(images []infrastructure.ImageSpec, name string) []infrastructure.Image
 	return nil
 }
 
+// storage is the service that keeps what it is sent.
+const storage = "datastorage"
+
 // deploy rolls a service out and waits until no pod of the one before is left, which
-// would answer as that one does.
+// would answer as that one does. What a mutant may have stored wrongly goes first: specs
+// that look at all that is stored would notice it in whatever comes after.
 func (t *trial) deploy(ctx context.Context, env *infrastructure.Environment, service string) error {
+	world := &faults.Injector{Cluster: t.kube, Runner: command.Local{}}
+	if service == storage && t.deployed[service] {
+		_, err := world.Down(ctx, faults.App{Name: service})
+		if err == nil {
+			err = stores.Empty(ctx, t.kube)
+		}
+		if err != nil {
+			return fmt.Errorf("emptying the stores: %w", err)
+		}
+	}
 	if err := env.Do(ctx, infrastructure.Phase{Kind: infrastructure.DeployComponent, Name: service}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, rollOut)
 	defer cancel()
-	world := &faults.Injector{Cluster: t.kube}
 	return world.AwaitReady(ctx, faults.App{Name: service})
 }
 

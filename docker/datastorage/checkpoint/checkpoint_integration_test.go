@@ -3,6 +3,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -257,11 +258,47 @@ func TestVerificationGoesOnWhereItEnded(t *testing.T) {
 		}
 		places = append(places, fmt.Sprintf("%d+%d", got.Checkpoint, got.Events))
 	}
-	if got := strings.Join(places, " "); got != "0+400 1+200 2+0 2+0" {
+	if got := strings.Join(places, " "); got != "0+400 1+350 2+0" {
 		t.Errorf("got %s", got)
 	}
 	if got.Total != 900 {
 		t.Errorf("got %d events", got.Total)
+	}
+}
+
+// statements counts what is asked of the database.
+type statements struct{ n int }
+
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	s.n++
+	return ctx
+}
+
+func (*statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestManySmallCheckpointsAreVerifiedTogether has as many as three minutes have.
+func TestManySmallCheckpointsAreVerifiedTogether(t *testing.T) {
+	t.Parallel()
+	l := newTrail(t)
+	for range 20 {
+		l.write("c-1", 2, time.Now())
+		l.sign()
+	}
+	asked := &statements{}
+	config := l.config.Copy()
+	config.ConnConfig.Tracer = asked
+	store, err := postgres.Open(config, postgres.Timeouts{Verify: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	l.Store = store
+	if got, total := l.all(); got != "whole" || total != 40 || asked.n > 12 {
+		t.Errorf("got %s, %d events, %d statements", got, total, asked.n)
+	}
+	l.forge("DELETE FROM audit_events WHERE chain_position = 21")
+	if got, total := l.all(); got != "missing at 11" || total != 21 {
+		t.Errorf("got %s after %d events", got, total)
 	}
 }
 

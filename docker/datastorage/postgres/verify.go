@@ -132,34 +132,36 @@ func (s *Store) VerifyAll(ctx context.Context, key audit.Key, outside audit.Chec
 			return err
 		}
 		last, err := checkpoint(ctx, tx, "WHERE number = $1", from.Checkpoint)
-		for err == nil {
-			var c audit.Checkpoint
-			c, err = checkpoint(ctx, tx, "WHERE number > $1 ORDER BY number LIMIT 1", found.Checkpoint)
-			found.Complete = c.Number == 0
-			reason := ""
-			switch {
-			case err != nil:
+		for err == nil && !found.Complete && found.Broken == nil {
+			var list []audit.Checkpoint
+			if list, err = checkpoints(ctx, tx, "WHERE number > $1 ORDER BY number LIMIT $2", found.Checkpoint, verifyPart); err != nil {
 				return err
-			case found.Complete && found.Checkpoint >= outside.Number:
-				return nil
-			case c.Number != found.Checkpoint+1:
+			}
+			reason := ""
+			if found.Complete = len(list) == 0; found.Complete && found.Checkpoint < outside.Number {
 				reason = audit.Missing
-			case key.Sign(&c) != c.MAC, c.Previous != last.MAC, c.Number == outside.Number && c.MAC != outside.MAC:
-				reason = audit.Changed
+			}
+			for i := range list {
+				if reason = doubt(key, &last, &list[i], &outside); reason != "" {
+					list = list[:i]
+					break
+				}
+				last = list[i]
+			}
+			for len(list) > 0 {
+				n, kept := together(list, removed)
+				if kept {
+					err = verifyClosed(ctx, tx, list[:n], &found, more)
+				} else {
+					found.Place = audit.Place{Checkpoint: list[0].Number, Total: found.Total}
+				}
+				if err != nil || found.Broken != nil || !more() {
+					return err
+				}
+				list = list[n:]
 			}
 			if reason != "" {
 				found.Broken = &audit.Break{Position: found.Checkpoint + 1, Reason: reason}
-				return nil
-			}
-			if c.Number > removed[c.Month] && !c.Removed {
-				var done bool
-				if done, err = verifyClosed(ctx, tx, &c, &found, more); err != nil || !done {
-					return err
-				}
-			}
-			found.Place = audit.Place{Checkpoint: c.Number, Total: found.Total}
-			if last = c; !more() {
-				return nil
 			}
 		}
 		return err
@@ -167,35 +169,81 @@ func (s *Store) VerifyAll(ctx context.Context, key audit.Key, outside audit.Chec
 	return found, err
 }
 
-// verifyClosed compares the events that a checkpoint closes with it. It reports whether
-// there is more to verify behind them, now.
-func verifyClosed(ctx context.Context, tx pgx.Tx, c *audit.Checkpoint, found *audit.Report, more func() bool) (done bool, err error) {
-	broken := func(reason string, event uuid.UUID) {
-		if found.Broken == nil {
-			found.Broken = &audit.Break{Position: c.Number, EventID: event, Reason: reason}
+// doubt is why a checkpoint is not the one that was taken after last; empty when it is.
+func doubt(key audit.Key, last, c, outside *audit.Checkpoint) (reason string) {
+	switch {
+	case c.Number != last.Number+1:
+		return audit.Missing
+	case key.Sign(c) != c.MAC, c.Previous != last.MAC, c.Number == outside.Number && c.MAC != outside.MAC:
+		return audit.Changed
+	}
+	return ""
+}
+
+// together is how many of the first checkpoints close events that are read as one: of one
+// month, each behind those of the one before. Kept is false when there is one, whose events
+// were removed by policy or are none.
+func together(list []audit.Checkpoint, removed map[time.Time]int64) (n int, kept bool) {
+	for ; n < len(list); n++ {
+		c := &list[n]
+		there := !c.Removed && c.Number > removed[c.Month]
+		if n == 0 && !there {
+			return 1, false
+		}
+		if n > 0 && (!there || c.Month != list[0].Month || c.After != list[n-1].Upto) {
+			break
 		}
 	}
+	return n, true
+}
+
+// verifyClosed compares the events that checkpoints close with them, up to the end, a break,
+// or where there is no more time.
+func verifyClosed(ctx context.Context, tx pgx.Tx, list []audit.Checkpoint, found *audit.Report, more func() bool) error {
+	broken := func(reason string, event uuid.UUID) {
+		if found.Broken == nil {
+			found.Broken = &audit.Break{Position: list[0].Number, EventID: event, Reason: reason}
+		}
+	}
+	// closes ends the first checkpoint, and goes on with the next.
+	closes := func() {
+		c := &list[0]
+		switch {
+		case found.Events < c.Events:
+			broken(audit.Missing, uuid.Nil)
+		case found.Events > c.Events:
+			broken(audit.Unknown, uuid.Nil)
+		case found.Digest != c.Digest:
+			broken(audit.Changed, uuid.Nil)
+		default:
+			found.Place, list = audit.Place{Checkpoint: c.Number, Total: found.Total}, list[1:]
+		}
+	}
+	after, upto, month := max(found.Sequence, list[0].After), list[len(list)-1].Upto, list[0].Month
 	for n := verifyPart; n == verifyPart; {
+		var err error
 		n, err = eachEvent(ctx, tx, `WHERE sequence > $1 AND sequence <= $2 AND event_date >= $3 AND event_date < $4
 			ORDER BY sequence LIMIT $5`, func(event *audit.Stored, sequence int64) {
+			for found.Broken == nil && sequence > list[0].Upto {
+				closes()
+			}
+			if found.Broken != nil {
+				return
+			}
 			if !event.Whole() {
 				broken(audit.Changed, event.ID)
 			}
 			found.Sequence, found.Digest = sequence, found.Digest.Extend(sequence, event.Hash)
 			found.Events++
 			found.Total++
-		}, max(found.Sequence, c.After), c.Upto, c.Month, c.Month.AddDate(0, 1, 0), verifyPart)
+			after = sequence
+		}, after, upto, month, month.AddDate(0, 1, 0), verifyPart)
 		if err != nil || found.Broken != nil || n == verifyPart && !more() {
-			return false, err
+			return err
 		}
 	}
-	switch {
-	case found.Events < c.Events:
-		broken(audit.Missing, uuid.Nil)
-	case found.Events > c.Events:
-		broken(audit.Unknown, uuid.Nil)
-	case found.Digest != c.Digest:
-		broken(audit.Changed, uuid.Nil)
+	for found.Broken == nil && len(list) > 0 {
+		closes()
 	}
-	return found.Broken == nil, nil
+	return nil
 }

@@ -644,7 +644,9 @@ func TestWhatOneObjectMeetsIsItsOwn(t *testing.T) {
 		bodies string
 		status int
 	}{
-		"refused by a quota":                {&remediation.RefusedError{}, alert("a", "b"), 207},
+		"refused by a policy":               {&remediation.RefusedError{}, alert("a", "b"), 207},
+		"over the quota":                    {remediation.ErrQuota, alert("a", "b"), 503},
+		"over the quota alone":              {remediation.ErrQuota, alert("b"), 503},
 		"500 beside others that are stored": {internal, alert("a", "b"), 207},
 		"500 alone":                         {internal, alert("b", "b"), 500},
 		"trouble beside others":             {context.DeadlineExceeded, alert("a", "b"), 504},

@@ -17,9 +17,9 @@ import (
 	"kubernaut.ai/e2e/docker/internal/problem"
 )
 
-// permissionRetryAfter is what a sender is told when the Gateway itself may not do
-// something: somebody has to change a role first.
-const permissionRetryAfter = 5 * time.Second
+// attendedRetryAfter is what a sender is told when somebody has to do something first:
+// change a role, or remove remediation requests.
+const attendedRetryAfter = 5 * time.Second
 
 // asProblem words an error for the sender. 4xx says that the same request will never
 // be accepted, 503 and 504 that it will be later. What it does not know is left to
@@ -43,9 +43,12 @@ func asProblem(err error) error {
 		return problem.New(http.StatusBadRequest, "outside-replay-window", stale.Error())
 	case errors.As(err, &unknown):
 		return problem.New(http.StatusBadRequest, "invalid-signal", unknown.Error())
+	case errors.Is(err, remediation.ErrQuota):
+		return again(http.StatusServiceUnavailable, "quota-exceeded",
+			"the cluster holds as many remediation requests as its quota allows", attendedRetryAfter, err)
 	case errors.As(err, &refused):
 		return problem.New(http.StatusForbidden, "refused-by-cluster",
-			"the cluster's API does not take another remediation request: a quota or an admission policy forbids it").Because(err)
+			"the cluster's API does not take this remediation request: an admission policy forbids it").Because(err)
 	case errors.As(err, &unread) && !errors.Is(err, context.Canceled):
 		return problem.New(http.StatusBadRequest, "unreadable-body", "the body ended too early or came too slowly").Because(err)
 	case errors.As(err, &unavailable) && unavailable.CircuitOpen:
@@ -57,7 +60,7 @@ func asProblem(err error) error {
 	case apierrors.IsRequestEntityTooLargeError(err):
 		return problem.New(http.StatusRequestEntityTooLarge, "payload-too-large", "the signal is larger than the cluster's API stores").Because(err)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsNotFound(err):
-		return again(http.StatusServiceUnavailable, "gateway-not-permitted", "the Gateway lacks a permission or a resource definition in the cluster", permissionRetryAfter, err)
+		return again(http.StatusServiceUnavailable, "gateway-not-permitted", "the Gateway lacks a permission or a resource definition in the cluster", attendedRetryAfter, err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return problem.New(http.StatusBadRequest, "invalid-signal", "the cluster's API does not accept this signal").Because(err)
 	}

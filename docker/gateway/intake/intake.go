@@ -217,6 +217,8 @@ func failure(err error) metrics.Failure {
 		return metrics.APIServer
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return metrics.Timeout
+	case errors.Is(err, remediation.ErrQuota):
+		return metrics.Quota
 	case errors.As(err, &refused):
 		return metrics.Refused
 	case apierrors.IsForbidden(err):

@@ -138,6 +138,11 @@ func TestTake(t *testing.T) {
 		}, "", "gateway.crd.failed", []string{
 			`gateway_crd_creation_errors_total{error_type="refused"} 1`, `gateway_crds_created_total{source_type="prometheus",status="failed"} 1`,
 		}},
+		"over the quota": {func(p *parts, _ *signal.Signal) {
+			p.register = func() (remediation.Outcome, error) {
+				return remediation.Outcome{}, fmt.Errorf("%w: %w", remediation.ErrQuota, forbidden)
+			}
+		}, "", "gateway.crd.failed", []string{`gateway_crd_creation_errors_total{error_type="quota"} 1`}},
 		"a severity that nobody knows": {func(_ *parts, s *signal.Signal) { s.Severity = "P1" }, Created, "gateway.signal.received gateway.crd.created", []string{
 			`gateway_signals_received_total{severity="other",source_type="prometheus"} 1`,
 		}},

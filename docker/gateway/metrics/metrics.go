@@ -45,6 +45,7 @@ const (
 	Timeout     Failure = "timeout"
 	Forbidden   Failure = "forbidden"
 	Refused     Failure = "refused"
+	Quota       Failure = "quota"
 	Unknown     Failure = "unknown" // the API server never said whether it was stored
 )
 
@@ -149,7 +150,7 @@ func (m *Metrics) zero() {
 	for _, reason := range []Rejection{Unmanaged, Invalid, NotFound, NoObject, ForeignCluster, Replay, TooLarge, ContentType} {
 		m.rejected.WithLabelValues(string(reason))
 	}
-	for _, kind := range []Failure{APIServer, CircuitOpen, Timeout, Forbidden, Refused, Unknown} {
+	for _, kind := range []Failure{APIServer, CircuitOpen, Timeout, Forbidden, Refused, Quota, Unknown} {
 		m.failures.WithLabelValues(string(kind))
 	}
 	for _, endpoint := range []string{EndpointPrometheus, EndpointEvent} {

@@ -4,6 +4,7 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -14,11 +15,13 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/yaml"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
 	"kubernaut.ai/e2e/docker/gateway/kube"
@@ -98,6 +101,49 @@ func TestConcurrentFirstReports(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNoMoreThanTheQuota applies the quota of the manifests, and is the controller that counts
+// what it is about.
+func TestNoMoreThanTheQuota(t *testing.T) {
+	c := kubetest.Any(t, cluster)
+	namespace := kubetest.Namespace(t, c, nil)
+	manifest, err := os.ReadFile("../../../manifests/cluster/base/quota.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	quota := &corev1.ResourceQuota{}
+	if err := yaml.UnmarshalStrict(manifest, quota); err != nil {
+		t.Fatal(err)
+	}
+	book := replica(t, namespace)
+	known := report("known")
+	if _, err := book.Register(t.Context(), known); err != nil {
+		t.Fatal(err)
+	}
+	quota.Namespace = namespace
+	if err := c.Create(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	refuses := func(why string, used corev1.ResourceList) {
+		quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: used}
+		if err := c.Status().Update(t.Context(), quota); err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; t.Context().Err() == nil; n++ { // the API server notices a moment later
+			if _, err := book.Register(t.Context(), report(fmt.Sprint(why, n))); err != nil && strings.Contains(err.Error(), why) {
+				if !errors.Is(err, ErrQuota) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+		}
+	}
+	refuses("status unknown", nil)
+	refuses("exceeded quota", quota.Spec.Hard)
+	if got, err := book.Register(t.Context(), known); err != nil || got.Created || got.Count != 2 {
+		t.Errorf("what is known: got %+v, %v", got, err)
 	}
 }
 

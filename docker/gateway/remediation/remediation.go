@@ -415,6 +415,8 @@ func (b *Book) create(ctx context.Context, fingerprint string, n int, report Rep
 		switch {
 		case errors.Is(err, errTaken):
 			continue
+		case overQuota(err):
+			return nil, fmt.Errorf("create %s: %w: %w", rr.Name, ErrQuota, err)
 		case err != nil && b.refuses(ctx, err):
 			return nil, &RefusedError{fmt.Errorf("create %s: %w", rr.Name, err)}
 		case err != nil:
@@ -449,8 +451,19 @@ func (b *Book) createOnce(ctx context.Context, rr *v1alpha1.RemediationRequest, 
 	return nil, errTaken
 }
 
-// RefusedError says that the cluster does not take this request: a quota, an admission
-// policy or a webhook forbids it, not a missing permission of the Gateway's.
+// ErrQuota says that there are as many requests as the cluster allows. It takes more once
+// others are removed.
+var ErrQuota = errors.New("over the quota of remediation requests")
+
+// overQuota reports whether a quota refuses a request, or the quota controller has not
+// counted yet what there is. The API server tells them from other refusals by words only
+// (k8s.io/apiserver, admission plugin resourcequota).
+func overQuota(err error) bool {
+	return apierrors.IsForbidden(err) && (strings.Contains(err.Error(), "exceeded quota: ") || strings.Contains(err.Error(), "status unknown for quota: "))
+}
+
+// RefusedError says that the cluster does not take this request: an admission policy or a
+// webhook forbids it, not a missing permission of the Gateway's.
 type RefusedError struct{ err error }
 
 // Error returns the API server's answer.
@@ -460,8 +473,8 @@ func (e *RefusedError) Error() string { return "refused by the cluster: " + e.er
 func (e *RefusedError) Unwrap() error { return e.err }
 
 // refuses reports whether an error of creating a request is a refusal of this very
-// request. A quota and a policy answer with the same status as the authorizer, so the
-// authorizer is asked.
+// request. A policy answers with the same status as the authorizer, so the authorizer is
+// asked.
 func (b *Book) refuses(ctx context.Context, err error) bool {
 	var answer apierrors.APIStatus
 	if !errors.As(err, &answer) {

@@ -521,7 +521,7 @@ func TestWhatTheClusterRefuses(t *testing.T) {
 		may     bool
 		refused bool
 	}{
-		"a quota":              {apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("exceeded quota")), true, true},
+		"a policy":             {apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("denied")), true, true},
 		"a missing permission": {apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("cannot create")), false, false},
 		"a webhook":            {&apierrors.StatusError{ErrStatus: metav1.Status{Code: 418}}, false, true},
 		"no definition":        {apierrors.NewNotFound(schema.GroupResource{}, "x"), true, false},

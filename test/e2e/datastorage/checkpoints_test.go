@@ -1,12 +1,10 @@
 package datastorage_test
 
 import (
-	"encoding/json"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"github.com/redis/go-redis/v9"
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -58,13 +56,13 @@ var _ = Describe("When the database's owner has removed", Serial, func() {
 	})
 })
 
-var _ = Describe("A month that was removed by policy", Serial, func() {
+var _ = Describe("A month that was removed by policy", func() {
 	It("leaves the rest verifiable", SpecTimeout(broken), func(ctx SpecContext) {
 		// The API takes no event of a month long ago; what waits in the queue was taken once.
 		chain := correlation()
 		old := audit.NewEvent(chain)
 		old.EventTimestamp = time.Date(2020, 1, 31, 23, 59, 59, 0, time.UTC)
-		Expect(queue(ctx).XAdd(ctx, &redis.XAddArgs{Stream: queueStream, Values: []any{"event", must(json.Marshal(old)), "chain", chain}}).Err()).To(Succeed())
+		enqueue(ctx, old)
 		Eventually(found).WithContext(ctx).WithArguments(chain).Should(HaveLen(1))
 		stored(ctx, audit.Events(chain, 2)...)
 		signed(ctx, chain)
@@ -80,6 +78,7 @@ var _ = Describe("A month that was removed by policy", Serial, func() {
 
 		Expect(must(found(ctx, chain))).To(HaveLen(2))
 		Expect(must(storage.Verify(ctx, chain))).To(HaveValue(Equal(client.ChainReport{Valid: true, Length: 2, Removed: new(int64(1))})))
-		Expect(must(storage.Verify(ctx, everything)).Valid).To(BeTrue())
+		// Others may have forged a chain of their own for a moment.
+		Eventually(storage.Verify).WithContext(ctx).WithArguments(everything).Should(HaveField("Valid", true))
 	})
 })

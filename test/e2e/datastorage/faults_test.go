@@ -2,7 +2,8 @@ package datastorage_test
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -17,7 +18,6 @@ import (
 	. "kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/audit"
 	"kubernaut.ai/e2e/test/e2e/faults"
-	"kubernaut.ai/e2e/test/e2e/stores"
 )
 
 // The streams of the queue in Redis.
@@ -26,54 +26,16 @@ const (
 	deadStream  = "audit:dead-letter:events"
 )
 
-// away takes apps away for the rest of the spec, all at once, and returns the way back.
-func away(ctx context.Context, apps ...faults.App) (up func(context.Context) error) {
+// cut cuts the network to stores until the end of the spec, and returns what mends it.
+func cut(ctx context.Context, apps ...faults.App) (mend func(context.Context) error) {
 	GinkgoHelper()
-	up, err := world.Down(ctx, apps...)
-	DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
-	Expect(err).NotTo(HaveOccurred())
-	return up
-}
-
-// cut cuts the network to a store for the rest of the spec, connections that are open
-// included, and returns what mends it. The store runs on: that takes a fraction of the
-// time that a pod takes to go and to come back.
-func cut(ctx context.Context, store faults.App) (mend func(context.Context) error) {
-	GinkgoHelper()
-	db, rdb := database(ctx), queue(ctx)
-	Expect(rdb.Ping(ctx).Err()).To(Succeed()) // connects while it can
-	mend, err := world.Detach(ctx, "", store.Name)
+	mend, err := world.Cut(ctx, apps...)
 	DeferCleanup(func(ctx SpecContext) {
 		Expect(mend(ctx)).To(Succeed())
 		whole(ctx)
 	}, NodeTimeout(broken))
 	Expect(err).NotTo(HaveOccurred())
-	Eventually(reach).WithContext(ctx).WithArguments(store).ShouldNot(Succeed(), "new connections are refused")
-	if store == postgresApp {
-		_, err = db.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
-	} else {
-		err = rdb.ClientKillByFilter(ctx, "TYPE", "normal").Err()
-	}
-	Expect(err).NotTo(HaveOccurred())
 	return mend
-}
-
-// reach opens a connection to a store.
-func reach(ctx context.Context, store faults.App) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second) // not every refusal is sent
-	defer cancel()
-	if store == postgresApp {
-		conn, err := stores.Postgres(ctx, kube, "")
-		if err != nil {
-			return err
-		}
-		return conn.Close(ctx)
-	}
-	rdb, err := stores.Redis(ctx, kube)
-	if err != nil {
-		return err
-	}
-	return errors.Join(rdb.Ping(ctx).Err(), rdb.Close())
 }
 
 // signal sends a signal that ends an app's processes; at its end the spec waits until
@@ -94,6 +56,17 @@ func queued(ctx context.Context, events ...client.EventRequest) {
 	for _, event := range events {
 		Expect(must(storage.Write(ctx, event))).To(HaveStatus(http.StatusAccepted))
 	}
+}
+
+// enqueue puts events into the queue, all at once, as they wait there once they were accepted.
+func enqueue(ctx context.Context, events ...client.EventRequest) {
+	GinkgoHelper()
+	must(queue(ctx).TxPipelined(ctx, func(all redis.Pipeliner) error {
+		for _, event := range events {
+			all.XAdd(ctx, &redis.XAddArgs{Stream: queueStream, Values: []any{"event", must(json.Marshal(event)), "chain", event.CorrelationID}})
+		}
+		return nil
+	}))
 }
 
 // arrive waits until exactly these events are stored in this order, and the queue is empty.
@@ -209,53 +182,58 @@ func (s *stream) ebb(ctx context.Context) {
 	Expect(must(storage.Verify(ctx, s.chain)).Valid).To(BeTrue())
 }
 
-var _ = Describe("When PostgreSQL is away", Serial, Label("fault"), SpecPriority(last), func() {
-	It("events are accepted for later and stored once, in their order, after those that were there", SpecTimeout(broken), func(ctx SpecContext) {
+// It is cut off once, while everything is asked, and the others end meanwhile.
+var _ = Describe("When PostgreSQL is away", Serial, Ordered, ContinueOnFailure, Label("fault"), SpecPriority(last), func() {
+	var (
+		events, batch, outlived  []client.EventRequest
+		taken, listed, alive     *Answer
+		unready, afterItsRestart *Answer
+		starts, startsAfter      map[string]int32
+	)
+	BeforeAll(func(ctx SpecContext) {
 		chain := correlation()
-		before, single, batch := audit.Events(chain, 3), audit.Events(chain, 4), audit.Events(chain, 500)
-		stored(ctx, before...)
-		up := away(ctx, postgresApp)
+		there, single := audit.Events(chain, 3), audit.Events(chain, 4)
+		batch, outlived = audit.Events(chain, 500), audit.Events(correlation(), 5)
+		events = slices.Concat(there, single, batch)
+		stored(ctx, there...)
+		up := cut(ctx, postgresApp)
 		queued(ctx, single...)
-		answer := must(storage.WriteAll(ctx, batch))
-		Expect(answer).To(HaveStatus(http.StatusAccepted))
-		Expect(answered(answer)).To(Equal(ids(batch)))
-		queued(ctx, before[0], single[0]) // sent again
-		Expect(up(ctx)).To(Succeed())
-		arrive(ctx, slices.Concat(before, single, batch))
-	})
+		taken = must(storage.WriteAll(ctx, batch))
+		queued(ctx, there[0], single[0]) // sent again
+		queued(ctx, outlived...)
+		Eventually(ready).WithContext(ctx).ShouldNot(HaveStatus(http.StatusOK))
+		unready, alive = must(ready(ctx)), must(get(ctx, "http://"+healthAt+"/healthz"))
+		listed = must(storage.Do(ctx, http.MethodGet, audit.EventsPath, nil))
 
-	It("what was accepted outlives Redis' process", SpecTimeout(broken), func(ctx SpecContext) {
-		up := cut(ctx, postgresApp)
-		events := audit.Events(correlation(), 5)
-		queued(ctx, events...)
 		signal(ctx, redisApp, "SIGKILL")
+		starts = restarts(signal(ctx, dataStorageApp, "SIGKILL"))
+		Expect(world.AwaitPods(ctx, dataStorageApp, func(pods []corev1.Pod) bool { return !maps.Equal(restarts(pods), starts) })).To(Succeed())
+		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable), "the new process answers")
+		afterItsRestart = must(ready(ctx))
 		Expect(up(ctx)).To(Succeed())
+		whole(ctx)
+		startsAfter = restarts(must(world.Pods(ctx, dataStorageApp)))
+	}, NodeTimeout(broken))
+
+	It("events are accepted for later and stored once, in their order, after those that were there", SpecTimeout(broken), func(ctx SpecContext) {
+		Expect(taken).To(HaveStatus(http.StatusAccepted))
+		Expect(answered(taken)).To(Equal(ids(batch)))
 		arrive(ctx, events)
 	})
 
-	It("what was accepted outlives DataStorage's process", SpecTimeout(broken), func(ctx SpecContext) {
-		up := cut(ctx, postgresApp)
-		events := audit.Events(correlation(), 5)
-		queued(ctx, events...)
-		signal(ctx, dataStorageApp, "SIGKILL")
-		Expect(up(ctx)).To(Succeed())
-		arrive(ctx, events)
+	It("what was accepted outlives the processes of Redis and DataStorage", SpecTimeout(broken), func(ctx SpecContext) {
+		arrive(ctx, outlived)
 	})
 
 	It("it says so, waits for it when it starts, and is ready once it is there", SpecTimeout(broken), func(ctx SpecContext) {
-		up := cut(ctx, postgresApp)
-		Eventually(ready).WithContext(ctx).Should(notReady("database_unreachable"))
-		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
-		answer := must(storage.Do(ctx, http.MethodGet, audit.EventsPath, nil))
-		Expect(answer).To(BeProblem(http.StatusServiceUnavailable, "storage-unavailable"))
-		Expect(answer.RetryAfter()).To(BeNumerically(">", 0))
-		must(world.Delete(ctx, dataStorageApp))
-		Eventually(func(ctx context.Context) ([]corev1.Pod, error) { return world.Pods(ctx, dataStorageApp) }).WithContext(ctx).
-			Should(ConsistOf(HaveField("Status.Phase", corev1.PodRunning)))
-		Eventually(ready).WithContext(ctx).Should(notReady("database_unreachable"))
-		Expect(up(ctx)).To(Succeed())
-		whole(ctx)
-		Expect(must(world.Pods(ctx, dataStorageApp))).To(ConsistOf(HaveField("Status.ContainerStatuses", ConsistOf(HaveField("RestartCount", BeZero())))))
+		Expect([]*Answer{unready, afterItsRestart}).To(HaveEach(notReady("database_unreachable")))
+		Expect(alive).To(HaveStatus(http.StatusOK))
+		Expect(listed).To(BeProblem(http.StatusServiceUnavailable, "storage-unavailable"))
+		Expect(listed.RetryAfter()).To(BeNumerically(">", 0))
+		Expect(must(ready(ctx))).To(HaveStatus(http.StatusOK))
+		for pod, before := range starts {
+			Expect(startsAfter).To(HaveKeyWithValue(pod, before+1), "it was started once")
+		}
 	})
 })
 
@@ -283,7 +261,7 @@ var _ = Describe("When Redis is away", Serial, Label("fault"), SpecPriority(last
 
 var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("events are refused for now, and nothing of them is stored", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, postgresApp, redisApp)
+		up := cut(ctx, postgresApp, redisApp)
 		events := audit.Events(correlation(), 5)
 		answer := must(storage.WriteAll(ctx, events))
 		Expect(answer).To(BeProblem(http.StatusServiceUnavailable, "storage-unavailable"))
@@ -353,20 +331,15 @@ var _ = Describe("When the schema is older than expected", Serial, Label("fault"
 	})
 })
 
-// Serial because the counters are everybody's.
-var _ = Describe("When the queue holds what can never be stored", Serial, Label("fault"), SpecPriority(last), func() {
+var _ = Describe("When the queue holds what can never be stored", Label("fault"), func() {
 	It("that is put aside with the reason, and what came after it is stored", SpecTimeout(broken), func(ctx SpecContext) {
 		before := counted(ctx).Value("datastorage_dlq_dead_total")
-		up := cut(ctx, postgresApp)
-		events := audit.Events(correlation(), 4)
-		queued(ctx, events[:2]...)
-		poison := uniqueName("poison")
-		rdb := queue(ctx)
-		Expect(rdb.XAdd(ctx, &redis.XAddArgs{Stream: queueStream, Values: []string{"event", poison}}).Err()).To(Succeed())
-		queued(ctx, events[2:]...)
-		Expect(up(ctx)).To(Succeed())
+		events, poison := audit.Events(correlation(), 4), uniqueName("poison")
+		enqueue(ctx, events[:2]...)
+		Expect(queue(ctx).XAdd(ctx, &redis.XAddArgs{Stream: queueStream, Values: []string{"event", poison}}).Err()).To(Succeed())
+		enqueue(ctx, events[2:]...)
 		arrive(ctx, events)
-		dead := must(rdb.XRevRangeN(ctx, deadStream, "+", "-", 1).Result())
+		dead := must(queue(ctx).XRevRangeN(ctx, deadStream, "+", "-", 1).Result())
 		Expect(dead).To(ConsistOf(HaveField("Values", And(HaveKeyWithValue("event", poison), HaveKeyWithValue("reason", Not(BeEmpty()))))))
 		Expect(counted(ctx).Value("datastorage_dlq_dead_total") - before).To(BeEquivalentTo(1))
 	})

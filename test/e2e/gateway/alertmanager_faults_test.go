@@ -8,7 +8,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
@@ -73,27 +72,6 @@ func fill(ctx context.Context, n int, body []byte) []*held {
 }
 
 var _ = Describe("Alertmanager tries again", Serial, Label("fault"), SpecPriority(last), func() {
-	It("a group that the API server stopped in its middle, and nobody is counted twice", SpecTimeout(broken), func(ctx SpecContext) {
-		alerts, marks := many(ctx, halved)
-		// From now on: a watch begins with all that the specs before have left.
-		var now v1alpha1.RemediationRequestList
-		Expect(kube.API.List(ctx, &now, client.InNamespace(kube.Target.Namespace), client.Limit(1))).To(Succeed())
-		changes := must(kube.API.Watch(ctx, &v1alpha1.RemediationRequestList{}, client.InNamespace(kube.Target.Namespace),
-			&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: now.ResourceVersion}}))
-		DeferCleanup(changes.Stop)
-		paused := notify(ctx, "paused", alerts...)
-		Eventually(changes.ResultChan()).WithContext(ctx).Should(Receive(HaveField("Object.Spec.SignalFingerprint", BeElementOf(marks))))
-		thaw := frozen(ctx)
-		Eventually(paused.sent).WithContext(ctx).Should(HaveField("Refused", BeNumerically(">", 0)))
-		Expect(thaw(ctx)).To(Succeed())
-		stored := counts(ctx, marks)
-		Expect(stored).To(And(HaveKey(int64(0)), HaveKey(int64(1))), "the pause came in the middle")
-		Eventually(paused.sent).WithContext(ctx).WithTimeout(brief).Should(HaveField("Delivered()", 1))
-		Expect(must(paused.sent(ctx)).Failed).To(BeZero())
-		Expect(counts(ctx, marks)).To(Equal(map[int64]int{1: halved}), "when the API server was back, %v", stored)
-		paused.end(ctx, alerts...) // the group's next turn, of which nothing is expected, is up to its long interval away
-	})
-
 	It("what a Gateway that has too much to do did not take", SpecTimeout(broken), func(ctx SpecContext) {
 		busy, ns, limit := workload(ctx), workload(ctx), maxConcurrent(ctx)
 		all := fill(ctx, limit, sized(busy, 4<<10))
@@ -102,6 +80,7 @@ var _ = Describe("Alertmanager tries again", Serial, Label("fault"), SpecPriorit
 		finishAll(all)
 		Eventually(overloaded.sent).WithContext(ctx).Should(HaveField("Delivered()", 1))
 		Expect(must(overloaded.sent(ctx)).Failed).To(BeZero())
+		overloaded.silence(ctx)
 		Expect(remediations(ctx, identity(ns))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(1))))
 	})
 })

@@ -87,6 +87,10 @@ func (n *notifying) end(ctx context.Context, alerts ...signals.Alert) bool {
 	return len(ended) > 0
 }
 
+// silence ends all that has not ended, and does not wait until the receiver has been told: no
+// spec that comes later minds.
+func (n *notifying) silence(ctx context.Context) { n.end(ctx, n.alerts...) }
+
 // delivered is what Alertmanager counts when it sent so many notifications, and each was
 // taken at once.
 func delivered(notifications int) alertmanager.Sent {
@@ -316,5 +320,6 @@ var _ = Describe("When the Gateway is ill Alertmanager", Serial, Label("fault"),
 		Expect(got.Sent.Failed).To(BeZero())
 		// A process that is killed may have counted what it did not answer.
 		Expect(got.Counted).To(And(BeNumerically(">=", got.Sent.Delivered()), BeNumerically("<=", got.Sent.Requests)))
+		restarted.silence(ctx)
 	})
 })

@@ -78,7 +78,7 @@ var _ = Describe("A sender", func() {
 			WithContext(ctx).Should(HaveStatus(http.StatusCreated), "a refusal is remembered for two seconds")
 	})
 
-	It("is refused some seconds after it lost the permission", SpecTimeout(brief), func(ctx SpecContext) {
+	It("is refused some seconds after it lost the permission", SpecPriority(first), SpecTimeout(brief), func(ctx SpecContext) {
 		name, ns := uniqueName("lost"), workload(ctx)
 		sender := gateway.As(must(run.Account(ctx, kube, name, "gateway-signal-sender")))
 		Expect(kube.AwaitAccess(ctx, sender.Token, "create", "gateway-service")).To(Succeed())

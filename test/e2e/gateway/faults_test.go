@@ -13,9 +13,15 @@ import (
 	. "github.com/onsi/gomega"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"kubernaut.ai/e2e/docker/gateway/api/v1alpha1"
 	. "kubernaut.ai/e2e/test/e2e/answer"
+	"kubernaut.ai/e2e/test/e2e/cluster"
 	"kubernaut.ai/e2e/test/e2e/faults"
+	"kubernaut.ai/e2e/test/e2e/metrics"
 	"kubernaut.ai/e2e/test/e2e/signals"
 	"kubernaut.ai/e2e/test/e2e/workloads"
 )
@@ -247,10 +253,18 @@ var _ = Describe("When the network to DataStorage is cut", Serial, Label("fault"
 
 var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("signals are still taken and every audit event arrives once", SpecTimeout(broken), func(ctx SpecContext) {
-		up := away(ctx, postgresApp, redisApp)
+		refused := func(ctx context.Context) (float64, error) {
+			counted, err := metrics.Scrape(ctx, opsClient, must(run.Target.Address("data-storage-ops", "metrics")))
+			return counted.Value("datastorage_events_total", "result", "refused"), err
+		}
+		before := must(refused(ctx))
+		up, err := world.Cut(ctx, postgresApp, redisApp)
+		DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
+		Expect(err).NotTo(HaveOccurred())
 		ns := workload(ctx)
 		response := created(ctx, alert(ns))
 		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
+		Eventually(refused).WithContext(ctx).Should(BeNumerically(">", before), "DataStorage can take nothing")
 		Expect(up(ctx)).To(Succeed())
 		audited(ctx, response.Name, 3)
 		Expect(must(events.Verify(ctx, response.Name))).To(HaveField("Valid", true))
@@ -325,17 +339,31 @@ var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnF
 	})
 })
 
-// It is stopped once, for as long as the Gateway takes to give up, while everything is asked.
+// It is stopped once, in the middle of a group of alerts and for as long as the Gateway takes
+// to give up, while everything is asked.
 var _ = Describe("When the API server does not answer", Serial, Ordered, ContinueOnFailure, Label("fault"), SpecPriority(last), func() {
 	var (
 		ns              *workloads.Namespace
 		known, stranger *signals.Response
 		unready, alive  *Answer
+		group           *notifying
+		marks           []string
+		stored          map[int64]int // of the group, before it was sent again
 	)
 	BeforeAll(func(ctx SpecContext) {
 		ns = workload(ctx)
 		unknown := gateway.As(must(run.Account(ctx, kube, uniqueName("new"), "gateway-signal-sender")))
+		alerts, fingerprints := many(ctx, halved)
+		marks = fingerprints
+		// From now on: a watch begins with all that the specs before have left.
+		var now v1alpha1.RemediationRequestList
+		Expect(kube.API.List(ctx, &now, client.InNamespace(kube.Target.Namespace), client.Limit(1))).To(Succeed())
+		changes := must(kube.API.Watch(ctx, &v1alpha1.RemediationRequestList{}, client.InNamespace(kube.Target.Namespace),
+			&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: now.ResourceVersion}}))
+		defer changes.Stop()
 		created(ctx, alert(ns)) // the sender is known for some seconds
+		group = notify(ctx, "paused", alerts...)
+		Eventually(changes.ResultChan()).WithContext(ctx).Should(Receive(HaveField("Object.Spec.SignalFingerprint", BeElementOf(marks))))
 		thaw := frozen(ctx)
 		var asking errgroup.Group
 		asking.Go(func() (err error) { known, err = gateway.Alerts(ctx, alert(ns)); return err })
@@ -343,7 +371,9 @@ var _ = Describe("When the API server does not answer", Serial, Ordered, Continu
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusServiceUnavailable))
 		unready, alive = must(ready(ctx)), must(get(ctx, "http://"+healthAt+"/healthz"))
 		Expect(asking.Wait()).To(Succeed())
+		Eventually(group.sent).WithContext(ctx).Should(HaveField("Refused", BeNumerically(">", 0)))
 		Expect(thaw(ctx)).To(Succeed())
+		stored = counts(ctx, marks)
 	}, NodeTimeout(broken))
 
 	It("signals are refused for now, and taken again afterwards", SpecTimeout(broken), func(ctx SpecContext) {
@@ -363,6 +393,14 @@ var _ = Describe("When the API server does not answer", Serial, Ordered, Continu
 		Expect(alive).To(HaveStatus(http.StatusOK))
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
 	})
+
+	It("Alertmanager tries a group again that was stopped in its middle, and nobody is counted twice", SpecTimeout(broken), func(ctx SpecContext) {
+		Expect(stored).To(And(HaveKey(int64(0)), HaveKey(int64(1))), "the pause came in the middle")
+		Eventually(group.sent).WithContext(ctx).WithTimeout(brief).Should(HaveField("Delivered()", 1))
+		Expect(must(group.sent(ctx)).Failed).To(BeZero())
+		Expect(counts(ctx, marks)).To(Equal(map[int64]int{1: halved}), "when the API server was back, %v", stored)
+		group.silence(ctx)
+	})
 })
 
 var _ = Describe("When the Gateway loses its own permissions", Serial, Label("fault"), SpecPriority(last), func() {
@@ -381,6 +419,39 @@ var _ = Describe("When the Gateway loses its own permissions", Serial, Label("fa
 			Should(Or(HaveStatus(http.StatusCreated), HaveStatus(http.StatusAccepted)))
 		mark := identity(ns)
 		Eventually(events.Of).WithContext(ctx).WithArguments("rr-" + mark[:12]).Should(And(Not(BeEmpty()), HaveEach(beFailure(ns, mark))))
+	})
+})
+
+var _ = Describe("At the quota of RemediationRequests", Serial, Label("fault"), SpecPriority(last), func() {
+	It("new problems are refused for now, those that are known are taken, and all of them afterwards", SpecTimeout(broken), func(ctx SpecContext) {
+		const count = "count/remediationrequests.kubernaut.ai"
+		known := workload(ctx)
+		created(ctx, alert(known))
+		quota := &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Namespace: kube.Target.Namespace, Name: run.Name(uniqueName("full"))},
+			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{count: resource.MustParse("0")}},
+		}
+		Expect(kube.API.Create(ctx, quota)).To(Succeed())
+		lift := func(ctx context.Context) error { return client.IgnoreNotFound(kube.API.Delete(ctx, quota)) }
+		DeferCleanup(func(ctx SpecContext) { Expect(lift(ctx)).To(Succeed()) }, NodeTimeout(settled))
+		Expect(cluster.Await(ctx, kube, quota, func(quota *corev1.ResourceQuota) (bool, string) {
+			_, used := quota.Status.Used[count]
+			return used, "not counted yet"
+		})).To(Succeed())
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(workload(ctx))) }).WithContext(ctx).
+			Should(HaveStatus(http.StatusServiceUnavailable), "the API server learns of it by a watch")
+
+		fresh, before := workload(ctx), counted(ctx)
+		response := send(ctx, alert(fresh))
+		Expect(response).To(BeProblem(http.StatusServiceUnavailable, "quota-exceeded"), "Alertmanager drops what is answered 403")
+		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
+		Expect(counted(ctx).Value("gateway_crd_creation_errors_total", "error_type", "quota") - before.Value("gateway_crd_creation_errors_total", "error_type", "quota")).
+			To(BeEquivalentTo(1))
+		Expect(send(ctx, alert(known))).To(HaveStatus(http.StatusAccepted))
+		Expect(counted(ctx).Value("gateway_circuit_breaker_state")).To(BeZero())
+		Expect(lift(ctx)).To(Succeed())
+		Eventually(func(ctx context.Context) (*signals.Response, error) { return gateway.Alerts(ctx, alert(fresh)) }).WithContext(ctx).
+			Should(HaveStatus(http.StatusCreated))
 	})
 })
 

@@ -236,7 +236,7 @@ var _ = Describe("A browser", func() {
 })
 
 var _ = Describe("A connection that only begins a request", func() {
-	It("is dropped", SpecTimeout(broken), func(ctx SpecContext) {
+	It("is dropped", SpecPriority(first), SpecTimeout(broken), func(ctx SpecContext) {
 		conn := must((&tls.Dialer{Config: secure}).DialContext(ctx, "tcp", strings.TrimPrefix(gateway.URL, "https://")))
 		DeferCleanup(conn.Close)
 		deadline, _ := ctx.Deadline()

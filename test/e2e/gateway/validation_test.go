@@ -116,13 +116,16 @@ var _ = Describe("A body", func() {
 		Expect(must(gateway.Alerts(ctx, large))).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
 	})
 
-	It("is refused one byte above the limit", SpecTimeout(brief), func(ctx SpecContext) {
+	DescribeTable("is refused one byte above the limit,", func(ctx SpecContext, options ...signals.Option) {
 		ns := workload(ctx)
-		response := must(gateway.Post(ctx, signals.PrometheusPath, sized(ns, limitBytes+1)))
+		response := must(gateway.Post(ctx, signals.PrometheusPath, sized(ns, limitBytes+1), options...))
 		Expect(response).To(BeProblem(http.StatusRequestEntityTooLarge, "payload-too-large"))
 		Expect(response.Problem().Detail).To(ContainSubstring("max_alerts"), "the sender is told what to do")
 		Expect(remediations(ctx, identity(ns))).To(BeEmpty())
-	})
+	},
+		Entry("with its length", SpecTimeout(brief)),
+		Entry("in chunks", SpecTimeout(brief), signals.Option(signals.Chunked)),
+	)
 
 	DescribeTable("is refused as", func(ctx SpecContext, media string) {
 		response := must(gateway.Webhook(ctx, signals.Notify(alert(workload(ctx))), signals.Header("Content-Type", media)))

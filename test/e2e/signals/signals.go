@@ -46,6 +46,9 @@ func Header(name, value string) Option {
 	}
 }
 
+// Chunked sends a body without telling its length.
+func Chunked(r *http.Request) { r.ContentLength = -1 }
+
 // Timestamp sets X-Timestamp to the moment that lies this far from now.
 func Timestamp(offset time.Duration) Option {
 	return Header("X-Timestamp", fmt.Sprint(time.Now().Add(offset).Unix()))

@@ -4,9 +4,11 @@ package stores
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
@@ -72,6 +74,43 @@ func Redis(ctx context.Context, c *cluster.Cluster) (*redis.Client, error) {
 	// goes wrong is returned, and the library's own lines would only say it again.
 	logging.Disable()
 	return redis.NewClient(&redis.Options{Addr: address, Password: password, TLSConfig: secure, DialerRetries: 1}), nil
+}
+
+// Empty removes every audit event, what was signed of them and what waits in Redis.
+// DataStorage must be down: it remembers what it has stored, and makes the queue when it
+// starts.
+func Empty(ctx context.Context, c *cluster.Cluster) (err error) {
+	db, err := Postgres(ctx, c, "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close(ctx)) }()
+	rdb, err := Redis(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rdb.Close()) }()
+	if err := rdb.FlushDB(ctx).Err(); err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT quote_ident(relname) FROM pg_class
+			WHERE relname LIKE 'audit\_%' AND relkind IN ('r', 'p') AND NOT relispartition`)
+		if err != nil {
+			return err
+		}
+		tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return err
+		}
+		// The tables' triggers refuse it to everybody else.
+		_, err = tx.Exec(ctx, "SET LOCAL session_replication_role = replica; TRUNCATE "+strings.Join(tables, ", "))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("PostgreSQL: %w", err)
+	}
+	return nil
 }
 
 func password(ctx context.Context, c *cluster.Cluster, name string) (string, error) {

@@ -92,6 +92,11 @@ func (t Targets) Report(ctx context.Context) error {
 	})
 }
 
+// Flakes prints which specs failed and passed on the same content.
+func (t Targets) Flakes(context.Context) error {
+	return t.outlined(func(plan *infrastructure.Plan) error { return infrastructure.Flakes(plan, os.Stdout, os.Stderr) })
+}
+
 // opener is the program that opens a page on this desktop; empty if there is none.
 func opener(getenv func(string) string) string {
 	switch {
