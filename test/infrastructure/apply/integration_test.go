@@ -620,9 +620,12 @@ func TestWaitForJobs(t *testing.T) {
 func TestWaitForAJobThatIsDeletedAtItsEnd(t *testing.T) {
 	t.Parallel()
 	a, namespace := connect(t)
-	changes := mustApply(t, a, objects(t, namespace, strings.Replace(job, "spec:\n", "spec:\n  ttlSecondsAfterFinished: 0\n", 1)))
+	first := strings.Replace(job, "spec:\n", "spec:\n  ttlSecondsAfterFinished: 0\n", 1)
+	changes := mustApply(t, a, objects(t, namespace, first+"---\n"+strings.ReplaceAll(job, "migrations", "later")))
 	started := metav1.Now()
-	setStatus(t, a, namespace, "jobs", "migrations", batchv1.JobStatus{StartTime: &started})
+	for _, name := range []string{"migrations", "later"} {
+		setStatus(t, a, namespace, "jobs", name, batchv1.JobStatus{StartTime: &started})
+	}
 
 	result := waitFor(within(t, 20*time.Second), a, changes)
 	select {
@@ -630,14 +633,16 @@ func TestWaitForAJobThatIsDeletedAtItsEnd(t *testing.T) {
 		t.Fatalf("took a running Job for done: %v", err)
 	case <-time.After(500 * time.Millisecond):
 	}
-	setStatus(t, a, namespace, "jobs", "migrations", batchv1.JobStatus{StartTime: &started, CompletionTime: &started, Succeeded: 1, Conditions: []batchv1.JobCondition{
+	done := batchv1.JobStatus{StartTime: &started, CompletionTime: &started, Succeeded: 1, Conditions: []batchv1.JobCondition{
 		{Type: batchv1.JobSuccessCriteriaMet, Status: corev1.ConditionTrue, LastTransitionTime: started},
 		{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: started},
-	}})
+	}}
+	setStatus(t, a, namespace, "jobs", "migrations", done)
 	background := metav1.DeletePropagationBackground
 	if err := kubernetes.NewForConfigOrDie(testConfig).BatchV1().Jobs(namespace).Delete(t.Context(), "migrations", metav1.DeleteOptions{PropagationPolicy: &background}); err != nil {
 		t.Fatal(err)
 	}
+	setStatus(t, a, namespace, "jobs", "later", done)
 	if err := <-result; err != nil {
 		t.Errorf("got %v, want success: it was complete before it was deleted", err)
 	}
