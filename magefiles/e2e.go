@@ -27,3 +27,9 @@ func (E2e) DataStorageCoverage(ctx context.Context) error {
 
 // All tests both services on one cluster, building and creating once.
 func (E2e) All(ctx context.Context) error { return kubernaut.EndToEnd(ctx) }
+
+// Soak runs both suites so many times on one cluster, and prints which specs are flaky.
+//
+// In another order each time; E2E_SOAK_LOAD=1 keeps all cores busy meanwhile. A red round is
+// counted and ends nothing; Ctrl-C ends it with what was run.
+func (E2e) Soak(ctx context.Context, rounds int) error { return kubernaut.Soak(ctx, rounds) }

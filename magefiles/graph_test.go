@@ -237,6 +237,25 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 	}
 }
 
+func TestASoakRunsBothSuitesOnOneCluster(t *testing.T) {
+	f, env, project := openFake(t, "soak", nil)
+	use(t, project, project)
+	if err := (E2e{}).Soak(t.Context(), 0); err == nil || f.Called("create") {
+		t.Errorf("got %v, want no soak of no rounds", err)
+	}
+	if err := (E2e{}).Soak(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range []string{"gateway", "datastorage"} {
+		if got := strings.Count(strings.Join(f.Calls(), "\n"), "--json-report="+suite+".json"); got != 3 {
+			t.Errorf("%s ran %d times", suite, got)
+		}
+	}
+	if got := len(steps(env, "soak")); got != 3 || len(steps(env, "cluster")) != 1 || len(steps(env, "teardown")) != 1 {
+		t.Errorf("got %d rounds, %d creations and %d removals of the cluster", got, len(steps(env, "cluster")), len(steps(env, "teardown")))
+	}
+}
+
 func TestCoverageVariableSelectsTheCoverageChain(t *testing.T) {
 	t.Setenv("E2E_COVERAGE", "true")
 	variant := infrastructure.Variant("")

@@ -45,8 +45,13 @@ func Plan(ctx context.Context) error { return kubernaut.Plan(ctx) }
 // Report opens the page of the newest run, and prints where it is.
 func Report(ctx context.Context) error { return kubernaut.Report(ctx) }
 
+// Flakes prints which specs failed and passed on the same content, how often, and beside what.
+//
+// It reads the results that runs of suites have left in the user's cache, or in E2E_HISTORY.
+func Flakes(ctx context.Context) error { return kubernaut.Flakes(ctx) }
+
 // Clean removes this checkout's clusters, its evidence and what it built.
 //
 // What takes long to make and other checkouts share stays, as the node image does;
-// E2E_CLEAN=all removes that too, and clusters whose checkouts are gone.
+// E2E_CLEAN=all removes that too, clusters whose checkouts are gone, and the memory of flakes.
 func Clean(ctx context.Context) error { return kubernaut.Clean(ctx) }

@@ -15,6 +15,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
 	"kubernaut.ai/e2e/test/infrastructure/fingerprint"
+	"kubernaut.ai/e2e/test/infrastructure/host"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -219,10 +220,7 @@ func (e *Environment) goBuild(ctx context.Context) error {
 			args = append(args, "-overlay", e.Overlay)
 		}
 		args = append(args, "-o", build.out+string(filepath.Separator))
-		err := e.adapters.Runner.Run(ctx, command.Cmd{
-			Args: append(args, build.args...), Dir: e.Root,
-			Env: append([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + runtime.GOARCH}, goEnv...),
-		})
+		err := e.goRun(ctx, append(args, build.args...), "CGO_ENABLED=0")
 		var failed *command.Error
 		if errors.As(err, &failed) && failed.ExitCode > 0 && ctx.Err() == nil {
 			return errors.New(compilerLines(failed.Stderr))
@@ -313,18 +311,30 @@ func (e *Environment) obtain(ctx context.Context, step *timeline.Step, spec Imag
 // stored returns which third-party images the engine has, asked for all at once: each
 // question takes as long as all of them.
 func (e *Environment) stored(ctx context.Context) (map[string]bool, error) {
+	images, err := e.thirdParty()
+	if err != nil {
+		return nil, err
+	}
 	var refs []string
-	for _, spec := range e.Images {
+	for _, image := range images {
+		refs = append(refs, image.Pull, image.Built)
+	}
+	return e.adapters.Engine.Exist(ctx, refs...)
+}
+
+// thirdParty are the images that are not of this project's own source.
+func (p *Plan) thirdParty() (images []host.Image, err error) {
+	for _, spec := range p.Images {
 		if spec.Package != "" {
 			continue
 		}
-		built, err := e.builtRef(spec)
+		built, err := p.builtRef(spec)
 		if err != nil {
 			return nil, err
 		}
-		refs = append(refs, spec.Pull, built)
+		images = append(images, host.Image{Name: spec.Name, Pull: spec.Pull, Built: built})
 	}
-	return e.adapters.Engine.Exist(ctx, refs...)
+	return images, nil
 }
 
 // builtRef is the reference that a third-party image has when it is built here.

@@ -45,6 +45,10 @@ type Component struct {
 	// differs. Empty means one that is called as the component is.
 	Manifests []string
 	After     []string // components that must be ready before
+	// Data is a folder of the checkout that decides what the component makes of the data in
+	// the cluster, as SQL migrations do: a state that was kept of another is of no use.
+	// Empty for none.
+	Data string
 }
 
 // Suite is one Ginkgo suite.
@@ -81,7 +85,7 @@ func Kubernaut() Catalog {
 		Components: []Component{
 			{Name: "cluster"},
 			{Name: "infra", Manifests: []string{"postgres", "redis"}},
-			{Name: "migrations", After: []string{"infra"}},
+			{Name: "migrations", After: []string{"infra"}, Data: "docker/datastorage/migrations"},
 			{Name: "datastorage", After: []string{"migrations"}},
 			{Name: "gateway", After: []string{"datastorage"}},
 			{Name: "alertmanager"},

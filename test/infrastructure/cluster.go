@@ -61,7 +61,13 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 			e.adapters.Register()
 		}
 		// What this machine lacks shows up as something else, minutes later.
-		lacks := host.Preflight(ctx, host.Options{Engine: e.adapters.EngineName, Checkout: e.Root}).Err()
+		var lacks error
+		if e.adapters.Preflight != nil {
+			lacks = e.adapters.Preflight(ctx)
+		}
+		if lacks != nil {
+			e.Timeline.Say("this machine may be too small: %v", lacks)
+		}
 		if err := e.adapters.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
 			return errors.Join(err, lacks)
 		}
@@ -73,6 +79,7 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 			return err
 		}
 		e.runs(nodes)
+		e.setClean()
 		step.Detail("%s", e.ClusterName)
 		if broken != nil {
 			step.Detail("%s, anew: %s", e.ClusterName, broken.Reason)
@@ -165,7 +172,21 @@ func (e *Environment) found(ctx context.Context, want cluster.Identity, status f
 	if reason := want.Differs(was.Spec); reason != "" {
 		return "", &cluster.Broken{Reason: reason}
 	}
-	done, err = e.adapters.Cluster.Mend(ctx, all, cluster.Made{Nodes: was.Nodes, At: was.Made}, status)
+	if age := time.Since(was.Made); age > certified {
+		return "", &cluster.Broken{Reason: fmt.Sprintf("its certificates end after a year, and it was made %.0f days ago", age.Hours()/24)}
+	}
+	if was.Parked || was.Kept != nil && e.beginsClean() {
+		return e.restoreFor(ctx, was, all, status)
+	}
+	return e.mend(ctx, was, all, false, status)
+}
+
+// certified is how long kubeadm's certificates hold, but for a day.
+const certified = 364 * 24 * time.Hour
+
+// mend brings the cluster's nodes back to what they were when it was made.
+func (e *Environment) mend(ctx context.Context, was checkout.Record, all []string, ready bool, status func(format string, args ...any)) (done string, err error) {
+	done, err = e.adapters.Cluster.Mend(ctx, all, cluster.Made{Nodes: was.Nodes, At: was.Made, Ready: ready}, status)
 	if err == nil {
 		e.runs(was.Nodes)
 	}

@@ -14,12 +14,9 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// goEnv keeps the user's own settings for Go out of what is built here.
-var goEnv = []string{"GOFLAGS=", "GOWORK=off"}
-
 // goRun runs the go command in the checkout.
-func (e *Environment) goRun(ctx context.Context, args, env []string) error {
-	return e.adapters.Runner.Run(ctx, command.Cmd{Args: args, Dir: e.Root, Env: env})
+func (e *Environment) goRun(ctx context.Context, args []string, env ...string) error {
+	return e.adapters.Runner.Run(ctx, command.Cmd{Args: args, Dir: e.Root, Env: command.GoEnv(env...)})
 }
 
 // compile has build make programs, unless they are there and nothing is another than it

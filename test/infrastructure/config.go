@@ -51,12 +51,24 @@ const (
 	KeepNever   KeepPolicy = "never"
 )
 
+// ParkPolicy says whether the state of a cluster is kept when it is first deployed, and the
+// cluster parked where an end-to-end run would delete it.
+type ParkPolicy string
+
+// The policies.
+const (
+	ParkAuto   ParkPolicy = "auto" // not in CI
+	ParkAlways ParkPolicy = "always"
+	ParkNever  ParkPolicy = "never"
+)
+
 // Config is what the process environment says. It is read and checked once and
 // does not change afterwards.
 type Config struct {
 	Engine      string         // E2E_ENGINE: podman or docker; empty takes the first that works
 	ImagePolicy ImagePolicy    // E2E_IMAGES: auto (default), pull or build
 	Keep        KeepPolicy     // E2E_KEEP: failure, always or never; default failure, in CI never
+	Park        ParkPolicy     // E2E_PARK: auto (default), always or never
 	Variant     Variant        // E2E_COVERAGE: true selects Coverage
 	CoverageMin float64        // E2E_COVERAGE_MIN: percent of statements that the tested services must have covered; 0 asks for none
 	Budgets     report.Budgets // E2E_BUDGET: how long parts of a run may take, e.g. setup=45s,gateway=100s; empty bounds nothing
@@ -68,6 +80,10 @@ type Config struct {
 	FailBusy    bool   // E2E_LOCK: fail ends at once when another process works on the cluster; default wait
 	CleanAll    bool   // E2E_CLEAN: all has clean remove what other checkouts share or left; default own
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
+	History     string // E2E_HISTORY: folder of what past runs of suites came to, from the checkout; empty is the user's
+	Changed     int    // E2E_CHANGED: how often specs that are new or changed run again after their suite has passed; 0 for not
+	Since       string // E2E_CHANGED_SINCE: branch since which they are; empty is origin/main, else main
+	Load        bool   // E2E_SOAK_LOAD: 1 keeps all cores busy beside a soak
 	CI          bool   // CI: set by every CI system
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
 	Job         string // where CI shows the run, of GITHUB_SERVER_URL and its like; empty elsewhere
@@ -100,6 +116,9 @@ var variables = map[string]variable{
 	}},
 	"E2E_KEEP": {"failure, always or never; default failure, in CI never", func(c *Config, v string) error {
 		return choose(&c.Keep, v, KeepFailure, KeepAlways, KeepNever)
+	}},
+	"E2E_PARK": {"auto, always or never; default auto: not in CI", func(c *Config, v string) error {
+		return choose(&c.Park, v, ParkAuto, ParkAlways, ParkNever)
 	}},
 	"E2E_COVERAGE": {"true or false; default false", func(c *Config, v string) error {
 		coverage, err := strconv.ParseBool(v)
@@ -139,12 +158,7 @@ var variables = map[string]variable{
 	"E2E_SKIP":   {"a regular expression of specs to leave out", func(c *Config, v string) error { return expression(&c.Suite.Skip, v) }},
 	"E2E_LABELS": {"a Ginkgo label filter", func(c *Config, v string) error { c.Suite.Labels = v; return nil }},
 	"E2E_PROCS": {"a number of processes, 1 to 64", func(c *Config, v string) error {
-		procs, err := strconv.Atoi(v)
-		if err != nil || procs < 1 || procs > 64 {
-			return errors.New("is no number from 1 to 64")
-		}
-		c.Suite.Procs = procs
-		return nil
+		return number(&c.Suite.Procs, v, 1, 64)
 	}},
 	"E2E_SEED": {"a whole number", func(c *Config, v string) error {
 		seed, err := strconv.ParseInt(v, 10, 64)
@@ -156,6 +170,17 @@ var variables = map[string]variable{
 	}},
 	"E2E_MUTANTS": {"a regular expression of mutants to try", func(c *Config, v string) error {
 		return expression(&c.Mutants, v)
+	}},
+	"E2E_HISTORY": {"a folder", func(c *Config, v string) error { c.History = v; return nil }},
+	"E2E_CHANGED": {"a number of runs, 0 to 100", func(c *Config, v string) error {
+		return number(&c.Changed, v, 0, 100)
+	}},
+	"E2E_CHANGED_SINCE": {"a branch or commit; default origin/main, else main", func(c *Config, v string) error { c.Since = v; return nil }},
+	"E2E_SOAK_LOAD": {"1 or 0; default 0", func(c *Config, v string) error {
+		var load string
+		err := choose(&load, v, "0", "1")
+		c.Load = load == "1"
+		return err
 	}},
 	"E2E_ALONE":             {"set by e2e: for a suite that has the cluster for itself", nil},
 	"E2E_TARGET":            {"the target.json of a deployed environment, for the suites", nil},
@@ -235,6 +260,15 @@ func expression(to *string, value string) error {
 	return err
 }
 
+func number(to *int, value string, least, most int) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		return fmt.Errorf("is no number from %d to %d", least, most)
+	}
+	*to = n
+	return nil
+}
+
 func choose[T ~string](to *T, value string, allowed ...T) error {
 	if !slices.Contains(allowed, T(value)) {
 		return errors.New("unknown value")
@@ -248,7 +282,7 @@ func choose[T ~string](to *T, value string, allowed ...T) error {
 // would otherwise be a setting that silently does nothing. Its error names every
 // variable at fault, one a line. Empty values count as unset.
 func ReadConfig(environ []string) (Config, error) {
-	config := Config{ImagePolicy: ImagesAuto, Keep: KeepFailure, Variant: Standard}
+	config := Config{ImagePolicy: ImagesAuto, Keep: KeepFailure, Park: ParkAuto, Variant: Standard}
 	values := map[string]string{}
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")

@@ -55,6 +55,14 @@ func (e *Environment) deployComponent(ctx context.Context, p Phase) error {
 		if err := e.noteDeployed(p.Name, sum); err != nil {
 			return err
 		}
+		if folder := e.component(p.Name).Data; folder != "" {
+			if sum, err = e.dataOf(folder); err == nil {
+				err = e.noteDeployed(folder, sum)
+			}
+			if err != nil {
+				return err
+			}
+		}
 		changes = slices.Concat(removed, changes)
 		if slices.ContainsFunc(changes, func(c apply.Change) bool { return c.Action != apply.Unchanged }) {
 			step.Detail("%s", changes.Summary())

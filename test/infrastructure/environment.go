@@ -37,6 +37,8 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/engine"
+	"kubernaut.ai/e2e/test/infrastructure/history"
+	"kubernaut.ai/e2e/test/infrastructure/host"
 	"kubernaut.ai/e2e/test/infrastructure/monitor"
 	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -62,6 +64,9 @@ type Cluster interface {
 	Ready(ctx context.Context) error
 	Mend(ctx context.Context, all []string, was cluster.Made, status func(format string, args ...any)) (done string, err error)
 	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
+	Keep(ctx context.Context, node string) (cluster.State, error)
+	Park(ctx context.Context, node string) error
+	Restore(ctx context.Context, node string, state cluster.State) error
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
 	All(ctx context.Context) ([]string, error)
@@ -90,6 +95,11 @@ type Adapters struct {
 	// Register notes in the user's registry that a cluster is about to be made; nil for one
 	// that is none.
 	Register func()
+	// Preflight is what this machine lacks for a cluster, of what can be told in milliseconds;
+	// nil does not look.
+	Preflight func(context.Context) error
+	// History is where the results of suites are remembered; nil remembers none.
+	History func() (history.Store, error)
 	// Stop ends the pods of workloads in order, and Follow watches all pods until
 	// ctx ends; both show what they see.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
@@ -125,7 +135,9 @@ type Environment struct {
 	packaged map[string]bool                // third-party images that were built from packages
 	answers  map[string]func() (any, error) // to what is asked of the cluster once, by question
 	selected map[string]int                 // specs that E2E_FOCUS and its like select, by suite
+	ran      []history.Run                  // suites that came to their end
 	specs    []error                        // suites in which specs failed
+	clean    bool                           // nothing has worked on the cluster since it was made or restored
 	failure  error                          // the first step's that failed otherwise
 	unfollow func() error                   // ends the watch of the pods; nil while there is none
 	watch    *monitor.Monitor               // nil while there is none
@@ -178,9 +190,13 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		Elsewhere:  kind,
 		Connect:    func(kubeconfig string) (Applier, error) { return apply.Open(kubeconfig, apply.Options{}) },
 		Register:   func() { plan.cluster().Register(engineName, time.Now()) },
-		Stop:       coverage.Stop,
-		Follow:     coverage.Follow,
-		Monitor:    monitor.Start,
+		Preflight: func(ctx context.Context) error {
+			return host.Preflight(ctx, host.Options{Engine: engineName, Checkout: plan.Root}).Err()
+		},
+		History: plan.history,
+		Stop:    coverage.Stop,
+		Follow:  coverage.Follow,
+		Monitor: monitor.Start,
 	}
 }
 
@@ -274,7 +290,7 @@ func (e *Environment) unwatch(ctx context.Context) {
 // of its own and shows no progress; its failures cancel nothing here.
 func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environment, error) {
 	plan := *e.Plan
-	plan.Evidence = evidence
+	plan.Evidence, plan.Changed = evidence, 0
 	change(&plan)
 	variation, err := OpenWith(e.run, &plan, Screen{Out: io.Discard}, e.adapters)
 	if err != nil {
@@ -283,7 +299,7 @@ func (e *Environment) Variation(evidence string, change func(*Plan)) (*Environme
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	variation.refs, variation.packaged, variation.applier = maps.Clone(e.refs), maps.Clone(e.packaged), e.applier
-	variation.original = maps.Clone(e.refs)
+	variation.original, variation.selected = maps.Clone(e.refs), maps.Clone(e.selected)
 	return variation, nil
 }
 
@@ -312,9 +328,13 @@ func (e *Environment) Do(ctx context.Context, p Phase) (err error) {
 		return e.loadImage(ctx, p)
 	case DeployComponent:
 		return e.deployComponent(ctx, p)
-	case RunSuite:
-		return e.runSuite(ctx, p)
-	case RunProgram:
+	case RunSuite, RunProgram:
+		if err := e.keepClean(ctx); err != nil {
+			return err
+		}
+		if p.Kind == RunSuite {
+			return e.runSuite(ctx, p)
+		}
 		return e.runProgram(ctx, p)
 	}
 	return fmt.Errorf("phase %s: of unknown kind %q", p, p.Kind)

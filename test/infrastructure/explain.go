@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
@@ -21,7 +22,7 @@ import (
 // Forecast is what a run would do about one phase now.
 type Forecast struct {
 	Phase  Phase
-	Action string // build, pull, create, mend, load, deploy or run; reuse when nothing would be made
+	Action string // build, pull, create, mend, restore, load, deploy or run; reuse when nothing would be made
 	Why    string
 	// Seconds is what the phase took when it last did such a thing; below 0 when that is
 	// not known.
@@ -121,7 +122,7 @@ func (x *explainer) changed(ctx context.Context, was checkout.Sources, packages 
 	}
 	var out strings.Builder
 	err := x.adapters.Runner.Run(ctx, command.Cmd{
-		Args: append([]string{"go", "list", "-deps", "-test", "-f", "{{if not .Standard}}{{.Dir}}{{end}}"}, packages...), Dir: x.Root, Env: goEnv, Stdout: &out,
+		Args: append([]string{"go", "list", "-deps", "-test", "-f", "{{if not .Standard}}{{.Dir}}{{end}}"}, packages...), Dir: x.Root, Env: command.GoEnv(), Stdout: &out,
 	})
 	if err != nil {
 		return "", err
@@ -242,6 +243,9 @@ func (x *explainer) cluster(ctx context.Context) (Forecast, error) {
 	if reason := identity.Differs(record.Spec); reason != "" {
 		return Forecast{Action: "create", Why: reason}, nil
 	}
+	if record.Parked {
+		return Forecast{Action: "restore", Why: "parked as it was " + record.Kept.At.Local().Format(time.DateTime)}, nil
+	}
 	running, err := x.adapters.Cluster.Nodes(ctx)
 	if err != nil {
 		return Forecast{}, err
@@ -267,7 +271,7 @@ func (x *explainer) loaded(ctx context.Context, p Phase) (Forecast, error) {
 		return Forecast{Action: "load", Why: "the cluster is made anew"}, nil
 	case x.anew(Phase{BuildImage, p.Name}):
 		return Forecast{Action: "load", Why: "its image is made anew"}, nil
-	case x.made[Phase{Kind: CreateCluster}].Action == "mend":
+	case slices.Contains([]string{"mend", "restore"}, x.made[Phase{Kind: CreateCluster}].Action):
 		return Forecast{Action: reuse, Why: "as far as a node can tell that does not run"}, nil
 	}
 	record, err := x.state.Record()

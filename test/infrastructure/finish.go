@@ -41,11 +41,7 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 	case keep:
 		e.Timeline.Say("cluster %s is kept; KUBECONFIG=%s; remove it: %s", e.ClusterName, e.relative(e.state.Kubeconfig()), e.command("cluster:delete"))
 	default:
-		// A teardown that fails never turns a green run red: the next run, or
-		// cluster:delete, removes what is left.
-		if deleteErr := e.DeleteCluster(fresh); deleteErr != nil {
-			e.Timeline.Say("%v; run: %s", deleteErr, e.command("cluster:delete"))
-		}
+		e.putAway(fresh)
 	}
 	if !interrupted {
 		e.tell(ctx, err)
@@ -59,10 +55,10 @@ func (e *Environment) Finish(ctx context.Context, err error) error {
 }
 
 // Diagnose ends a run of single phases whose outcome is err: on a failure it gathers
-// diagnostics. It writes the page of the run and leaves the cluster as it is.
+// diagnostics. It tells of the run as Finish does and leaves the cluster as it is.
 func (e *Environment) Diagnose(ctx context.Context, err error) error {
 	err = e.diagnose(ctx, err)
-	e.page(ctx, err)
+	e.tell(ctx, err)
 	if err != nil {
 		return fmt.Errorf("%w\nlook in %s", err, e.evidence())
 	}

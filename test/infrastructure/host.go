@@ -42,19 +42,9 @@ func Setup(ctx context.Context, plan *Plan, out io.Writer) error {
 }
 
 func (p *Plan) hostOptions() (host.Options, error) {
-	opts := host.Options{
-		Runner: command.Local{}, Engine: p.Config.Engine, Policy: string(p.ImagePolicy), Checkout: p.Root,
+	images, err := p.thirdParty()
+	return host.Options{
+		Runner: command.Local{}, Engine: p.Config.Engine, Policy: string(p.ImagePolicy), Images: images, Checkout: p.Root,
 		Labels: []string{testservers.Label}, Folders: []string{testservers.FolderPrefix},
-	}
-	for _, spec := range p.Images {
-		if spec.Package != "" {
-			continue
-		}
-		built, err := p.builtRef(spec)
-		if err != nil {
-			return opts, err
-		}
-		opts.Images = append(opts.Images, host.Image{Name: spec.Name, Pull: spec.Pull, Built: built})
-	}
-	return opts, nil
+	}, err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,8 +19,13 @@ import (
 
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
+	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/engine"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
+	"kubernaut.ai/e2e/test/infrastructure/history"
+	"kubernaut.ai/e2e/test/infrastructure/image"
 )
 
 // small is a checkout with two services, of which the second is tested by two suites, and
@@ -54,28 +60,40 @@ func small(t *testing.T) (string, infrastructure.Catalog) {
 
 // rig is a small checkout whose world does nothing.
 type rig struct {
-	t     *testing.T
-	plan  *infrastructure.Plan
-	world *fake.World
+	t       *testing.T
+	plan    *infrastructure.Plan
+	world   *fake.World
+	out     strings.Builder // progress
+	results strings.Builder
+	adapt   func(*infrastructure.Adapters) // changes the world's; nil for nothing
 }
 
 func newRig(t *testing.T, environ ...string) *rig {
+	t.Helper()
+	root, catalog := small(t)
+	return rigOf(t, root, catalog, environ...)
+}
+
+func rigOf(t *testing.T, root string, catalog infrastructure.Catalog, environ ...string) *rig {
 	t.Helper()
 	config, err := infrastructure.ReadConfig(environ)
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, catalog := small(t)
 	plan, err := infrastructure.NewPlan(root, catalog, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{t, plan, &fake.World{Name: plan.ClusterName}}
+	return &rig{t: t, plan: plan, world: &fake.World{Name: plan.ClusterName}}
 }
 
 func (r *rig) open() *infrastructure.Environment {
 	r.t.Helper()
-	env, err := infrastructure.OpenWith(r.t.Context(), r.plan, infrastructure.Screen{Out: io.Discard}, r.world.Adapters())
+	adapters := r.world.Adapters()
+	if r.adapt != nil {
+		r.adapt(&adapters)
+	}
+	env, err := infrastructure.OpenWith(r.t.Context(), r.plan, infrastructure.Screen{Out: &r.out, Results: &r.results}, adapters)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -198,26 +216,28 @@ func TestProgramsMayBeRunByOthersWhateverTheUmask(t *testing.T) {
 	}
 }
 
-func TestServicesAreCompiledForTheNodesOfTheCluster(t *testing.T) {
+func TestWhatIsCompiledIsForThisMachineAndOfThisCheckout(t *testing.T) {
 	r := newRig(t)
-	env := r.open()
-	adapters := r.world.Adapters()
-	recorded := &environments{Runner: adapters.Runner}
-	if err := env.Close(); err != nil {
+	if err := r.run(tested("first")); err != nil {
 		t.Fatal(err)
 	}
-	adapters.Runner = recorded
-	env, err := infrastructure.OpenWith(t.Context(), r.plan, infrastructure.Screen{Out: io.Discard}, adapters)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.CompileServices}); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"GOOS=linux", "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"} {
-		if !slices.Contains(recorded.of("go build"), want) {
-			t.Errorf("got %q, want %s", recorded.of("go build"), want)
+	for _, call := range r.world.Calls() {
+		words := strings.Fields(call)
+		if len(words) < 3 || words[0] != "run" || words[1] != "go" || words[2] == "env" {
+			continue
 		}
+		want := []string{"GOOS=" + runtime.GOOS, "GOARCH=" + runtime.GOARCH, "GOFLAGS=", "GOWORK=off"}
+		if strings.Contains(call, "./left/cmd/server") { // which runs in an image of nothing else
+			want = append(want, "CGO_ENABLED=0")
+		}
+		for _, want := range want {
+			if !slices.Contains(words, want) {
+				t.Errorf("%s: without %s", call, want)
+			}
+		}
+	}
+	if !r.world.Called("run go build -trimpath") || !r.world.Called("run go test -c") {
+		t.Errorf("got %q, want services and a suite compiled", r.world.Calls())
 	}
 }
 
@@ -288,6 +308,186 @@ func TestAnUnchangedClusterIsUsedAgainAndAHalfMadeOneIsNot(t *testing.T) {
 	r.world.Forget()
 	if err := r.run(deployed("right")); err != nil || !r.world.Called("delete") || !r.world.Called("create") {
 		t.Errorf("got %v and %v, want the half-made cluster to be removed and made", err, r.world.Calls())
+	}
+}
+
+func TestAFoundClusterIsMendedOrMadeAnew(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	r.run1(t)
+	for _, test := range []struct {
+		name  string
+		mend  error
+		anew  bool
+		fails bool
+	}{
+		{"mended", nil, false, false},
+		{"beyond that", &cluster.Broken{Reason: "its API server does not answer"}, true, false},
+		{"nobody knows", errors.New("podman: cannot connect to its socket"), false, true},
+	} {
+		r.world.StopNode()
+		r.world.Forget()
+		r.world.Fail = func(_ context.Context, call string) error {
+			if strings.HasPrefix(call, "mend ") {
+				return test.mend
+			}
+			return nil
+		}
+		err := r.run(deployed("left"))
+		if (err != nil) != test.fails || r.world.Called("delete") != test.anew || r.world.Called("create") != test.anew {
+			t.Errorf("%s: got %v and %v", test.name, err, r.world.Calls())
+		}
+	}
+	if err := r.run(deployed("left")); err == nil || !strings.Contains(err.Error(), "cannot connect to its socket") {
+		t.Errorf("got %v, want what the engine says", err)
+	}
+}
+
+func TestTheMachineIsLookedAtBeforeAClusterIsMade(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	var out strings.Builder
+	told := false
+	r.world.Fail = func(_ context.Context, call string) error {
+		if call == "create" {
+			told = strings.Contains(out.String(), "this machine may be too small: inotify: 8 of 8 instances free")
+			return errors.New("kubelet is not healthy")
+		}
+		return nil
+	}
+	adapters := r.world.Adapters()
+	adapters.Preflight = func(context.Context) error { return errors.New("inotify: 8 of 8 instances free") }
+	env, err := infrastructure.OpenWith(t.Context(), r.plan, infrastructure.Screen{Out: &out}, adapters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.BuildImage, Name: "node"}); err != nil {
+		t.Fatal(err)
+	}
+	err = env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.CreateCluster})
+	if !told || err == nil || !strings.Contains(err.Error(), "kubelet is not healthy\ninotify: 8 of 8 instances free") {
+		t.Errorf("told before: %v; got %v, want the cause beside the symptom", told, err)
+	}
+	if err := env.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestASuiteWhoseNodeHasEndedSaysSo(t *testing.T) {
+	r := newRig(t, "E2E_KEEP=always")
+	r.world.Report = func(string) string { return ginkgo(1, 0, 2) }
+	suites := 0
+	r.world.Fail = func(_ context.Context, call string) error {
+		if !strings.Contains(call, "--json-report=") {
+			return nil
+		}
+		suites++
+		r.world.StopNode()
+		return &command.Error{Args: []string{"ginkgo"}, ExitCode: 1}
+	}
+	err := r.run(tested("first"), tested("second"))
+	want := "suite/first: node " + r.plan.ClusterName + "-control-plane: ended while the suite ran"
+	if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "a_test.go:7: too late") || suites != 1 {
+		t.Errorf("got %v after %d suites, want %s, what failed, and no other suite", err, suites, want)
+	}
+	r.world.Fail = nil
+	env := r.open()
+	r.world.StopNode()
+	if err := env.Do(t.Context(), tested("first")); err == nil || !strings.Contains(err.Error(), r.plan.ClusterName+"-control-plane does not run") {
+		t.Errorf("got %v of a node that does not run from the start", err)
+	}
+	if err := env.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARunOfSinglePhasesIsToldOfToo(t *testing.T) {
+	r := newRig(t, "GITHUB_ACTIONS=true", "GITHUB_STEP_SUMMARY="+filepath.Join(t.TempDir(), "summary.md"))
+	var results strings.Builder
+	r.world.Fail = func(context.Context, string) error { return errors.New("no answer") }
+	env, err := infrastructure.OpenWith(t.Context(), r.plan, infrastructure.Screen{Out: io.Discard, Results: &results}, r.world.Adapters())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.BuildImage, Name: "node"})
+	if err := errors.Join(env.Diagnose(t.Context(), err), env.Close()); err == nil {
+		t.Error("the build did not fail")
+	}
+	summary, err := os.ReadFile(r.plan.StepSummary)
+	if err != nil || !strings.Contains(string(summary), "| build/node | failed |") || !strings.HasPrefix(results.String(), "::error title=build/node::") {
+		t.Errorf("got %v, %s and %s, want the failure in the job's summary and as an annotation", err, summary, results.String())
+	}
+}
+
+func TestImagesAreGotAsThePolicySays(t *testing.T) {
+	refused := fmt.Errorf("%w: manifest unknown", engine.ErrRefused)
+	silent := fmt.Errorf("%w within 15s", engine.ErrNoAnswer)
+	for _, test := range []struct {
+		policy string
+		pull   error
+		builds bool
+		want   string // of the error; empty for none
+	}{
+		{"auto", nil, false, ""},
+		{"auto", refused, false, "manifest unknown; E2E_IMAGES=build builds the image from packages"},
+		{"pull", silent, false, "E2E_IMAGES=auto would build the image from packages"},
+		{"auto", errors.New("podman: is gone"), false, "podman: is gone"},
+		{"auto", silent, true, "build/node: "}, // of which this small checkout has nothing
+		{"build", nil, true, "build/node: "},
+	} {
+		r := newRig(t, "E2E_IMAGES="+test.policy)
+		r.plan.Images[0].Pull = "registry.example/node:1"
+		r.world.Fail = func(_ context.Context, call string) error {
+			if strings.HasPrefix(call, "pull ") {
+				return test.pull
+			}
+			return nil
+		}
+		env := r.open()
+		err := env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.BuildImage, Name: "node"})
+		if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s, %v: got %v, want %q", test.policy, test.pull, err, test.want)
+		}
+		if r.world.Called("run go -C") != test.builds || r.world.Called("pull ") != (test.policy != "build") {
+			t.Errorf("%s, %v: got %v", test.policy, test.pull, r.world.Calls())
+		}
+		if err := env.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAnImageThatIsPinnedIsLoadedByANameOfOurs(t *testing.T) {
+	r := newRig(t)
+	const pinned = "quay.io/db:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	r.plan.Images = append(r.plan.Images, infrastructure.ImageSpec{Name: "db", Pull: pinned})
+	filetest.Put(t, r.plan.Root, "docker/db/Dockerfile", "FROM scratch\n")
+	env := r.open()
+	err := env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.BuildImage, Name: "db"})
+	ref, refErr := env.Ref("db")
+	if err := errors.Join(err, refErr, env.Close()); err != nil || ref != image.Loadable("db", pinned) || r.world.Find("tag ") != "tag "+ref {
+		t.Errorf("got %v, %s and %v, want a name that the node finds", err, ref, r.world.Calls())
+	}
+}
+
+func TestASuiteIsCompiledWithTheRaceDetectorWhereThereIsACompiler(t *testing.T) {
+	for compiler, want := range map[string]bool{"sh -m64": true, "no-such-compiler": false} {
+		r := newRig(t)
+		adapters := r.world.Adapters()
+		adapters.Runner = &command.Recorder{Answer: func(cmd command.Cmd) error {
+			if slices.Equal(cmd.Args, []string{"go", "env", "CC"}) {
+				_, err := io.WriteString(cmd.Stdout, compiler)
+				return err
+			}
+			return r.world.Run(t.Context(), cmd)
+		}}
+		env, err := infrastructure.OpenWith(t.Context(), r.plan, infrastructure.Screen{Out: io.Discard}, adapters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = errors.Join(env.Do(t.Context(), infrastructure.Phase{Kind: infrastructure.CompileSuite, Name: "first"}), env.Close())
+		call := r.world.Find("run go test -c")
+		if err != nil || strings.Contains(call, " -race ") != want || strings.Contains(call, " CGO_ENABLED=1") != want {
+			t.Errorf("%s: got %v and %s, want the race detector: %v", compiler, err, call, want)
+		}
 	}
 }
 
@@ -658,7 +858,7 @@ func TestEverySpecThatFailedIsNamedWithItsPlace(t *testing.T) {
 	r.world.Report = func(string) string { return ginkgo(1, 0, 2) }
 	r.world.Fail = func(_ context.Context, call string) error {
 		if strings.Contains(call, "--json-report=") {
-			return exit1()
+			return &command.Error{Args: []string{"ginkgo"}, ExitCode: 1}
 		}
 		return nil
 	}
@@ -695,11 +895,32 @@ func TestTimeoutsMayBeSet(t *testing.T) {
 	if r.plan.Timeouts.Deploy != 7*time.Minute || r.plan.Timeouts.Suite != 90*time.Second || r.plan.Timeouts.Load == 0 {
 		t.Errorf("got %+v", r.plan.Timeouts)
 	}
+	config, err := infrastructure.ReadConfig([]string{"E2E_TIMEOUT_SUITE=45s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, catalog := small(t)
+	if _, err := infrastructure.Outline(root, catalog, config); err == nil || err.Error() != "E2E_TIMEOUT_SUITE: a suite has 45s less the 1m0s of E2E_TIMEOUT_GATHER, which leaves nothing" {
+		t.Errorf("got %v, want a suite without time to be refused", err)
+	}
 }
 
 func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
+	bin := t.TempDir()
+	filetest.Program(t, bin, "podman", "") // in whose store is nothing
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	for environ, label := range map[string]string{"E2E_CLEAN=own": "images e2e.kubernaut.ai/image.checkout=", "E2E_CLEAN=all": "images e2e.kubernaut.ai/image"} {
 		r := newRig(t, environ, "E2E_KEEP=always")
+		lost := checkout.Cluster{Checkout: checkout.Checkout{Root: filepath.Join(r.plan.Root, "moved")}, Name: "e2e-lost"}
+		lost.Register("podman", time.Now())
+		var said strings.Builder
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel() // it is about what it says at its end
+		_ = infrastructure.Doctor(canceled, r.plan, &said, false)
+		const remedy = "podman rm --force --volumes $(podman ps --all --quiet --filter label=io.x-k8s.kind.cluster=e2e-lost)"
+		if want := "cluster e2e-lost: its checkout " + lost.Root + " is gone; remove it: " + remedy; !strings.Contains(said.String(), want) {
+			t.Errorf("doctor says %s, want %s", said.String(), want)
+		}
 		if err := r.run(deployed("left")); err != nil {
 			t.Fatal(err)
 		}
@@ -709,7 +930,20 @@ func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
 			}
 			return nil
 		}
-		err := infrastructure.Clean(t.Context(), r.plan, r.world.Adapters(), func(string, ...any) {})
+		past := history.Store{Dir: filepath.Join(os.Getenv("XDG_CACHE_HOME"), "kubernaut-e2e", "history")}
+		if err := past.Add(history.Run{Suite: "first"}); err != nil {
+			t.Fatal(err)
+		}
+		said.Reset()
+		err := infrastructure.Clean(t.Context(), r.plan, r.world.Adapters(), func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) })
+		entries, listErr := checkout.Registered()
+		want, left := "E2E_CLEAN=all removes it, or: "+remedy, true
+		if environ == "E2E_CLEAN=all" {
+			want, left = "removed cluster e2e-lost", false
+		}
+		if listErr != nil || len(entries) > 0 != left || !strings.Contains(said.String(), want) {
+			t.Errorf("%s: got %v, %v, and it says %s, want %s", environ, entries, listErr, said.String(), want)
+		}
 		if err == nil || !strings.Contains(err.Error(), "image is in use") {
 			t.Errorf("%s: got %v, want what could not be removed", environ, err)
 		}
@@ -718,6 +952,9 @@ func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(r.plan.Root, ".e2e")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: got %v, want .e2e to be gone", environ, err)
+		}
+		if runs, err := past.Runs(""); err != nil || (len(runs) == 0) != (environ == "E2E_CLEAN=all") {
+			t.Errorf("%s: got %d results of past runs, %v", environ, len(runs), err)
 		}
 	}
 }

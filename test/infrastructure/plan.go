@@ -102,6 +102,9 @@ func Outline(root string, catalog Catalog, config Config) (*Plan, error) {
 	for name, value := range config.Deadlines {
 		*plan.Timeouts.named()[name] = value
 	}
+	if t := plan.Timeouts; t.Suite <= t.Gather {
+		return nil, fmt.Errorf("E2E_TIMEOUT_SUITE: a suite has %s less the %s of E2E_TIMEOUT_GATHER, which leaves nothing", t.Suite, t.Gather)
+	}
 	plan.ClusterName = own.Cluster(config.Variant.suffix()).Name
 	data, err := os.ReadFile(filepath.Join(own.Root, "go.mod"))
 	if err != nil {

@@ -26,6 +26,7 @@ func TestReadConfig(t *testing.T) {
 			return c.Engine == "" && c.ImagePolicy == infrastructure.ImagesAuto && c.Keep == infrastructure.KeepFailure && c.Variant == infrastructure.Standard && !c.CI
 		}},
 		{"CI keeps nothing", []string{"CI=true"}, func(c infrastructure.Config) bool { return c.CI && c.Keep == infrastructure.KeepNever }},
+		{"CI may be told to park", []string{"CI=true", "E2E_PARK=always"}, func(c infrastructure.Config) bool { return c.Park == infrastructure.ParkAlways }},
 		{"CI may be told to keep", []string{"CI=true", "E2E_KEEP=always"}, func(c infrastructure.Config) bool { return c.Keep == infrastructure.KeepAlways }},
 		{"coverage", []string{"E2E_COVERAGE=true"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Coverage }},
 		{"coverage off", []string{"E2E_COVERAGE=false"}, func(c infrastructure.Config) bool { return c.Variant == infrastructure.Standard }},
@@ -69,9 +70,17 @@ func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 		"E2E_COVERAGE_MIN=NaN": "E2E_COVERAGE_MIN=NaN: is no number from 0 to 100",
 		"E2E_BUDGET=setup":     `E2E_BUDGET=setup: has "setup", which is no name=duration; it takes name=duration, with commas between`,
 		"E2E_PROCS=0":          "E2E_PROCS=0: is no number from 1 to 64",
+		"E2E_FOCUS=(":          "E2E_FOCUS=(: is no regular expression: missing closing ); it takes a regular expression of specs to run",
+		"E2E_SKIP=[":           "E2E_SKIP=[: is no regular expression",
+		"E2E_LOCK=no":          "E2E_LOCK=no: unknown value; it takes wait or fail",
+		"E2E_CLEAN=none":       "E2E_CLEAN=none: unknown value; it takes own or all",
+		"E2E_TIMEOUT_DEPLOY=5": "E2E_TIMEOUT_DEPLOY=5: is no duration above 0; it takes a duration, e.g. 90s or 5m",
+		"E2E_TIMEOUT_DEPLOI=1": "E2E_TIMEOUT_DEPLOI: unknown variable; did you mean E2E_TIMEOUT_DEPLOY?",
 		"E2E_IMAGE=auto":       "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
 		"E2E_KEPE=never":       "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",
-		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_ALONE, E2E_BUDGET, E2E_CLEAN, ",
+		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_ALONE, E2E_BUDGET, E2E_CHANGED, ",
+		"E2E_CHANGED=-1":       "E2E_CHANGED=-1: is no number from 0 to 100; it takes a number of runs",
+		"E2E_SOAK_LOAD=yes":    "E2E_SOAK_LOAD=yes: unknown value; it takes 1 or 0",
 		"E2E_SOMETHING_ELSE=":  "",
 	} {
 		_, err := infrastructure.ReadConfig([]string{setting})
@@ -205,6 +214,12 @@ func TestPlanRefusesManifestsBeforeAnythingIsBuilt(t *testing.T) {
 	_, err := infrastructure.NewPlan(root, catalog, config(infrastructure.Standard))
 	if err == nil || !strings.Contains(err.Error(), "component gone: has no folder manifests/gone/base") {
 		t.Errorf("got %v, want the missing component", err)
+	}
+	if err := os.Rename(root, root+":1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := infrastructure.NewPlan(root+":1", catalog, config(infrastructure.Standard)); err == nil || !strings.Contains(err.Error(), "has a colon in its path") {
+		t.Errorf("got %v, want a path that no engine can mount to be refused", err)
 	}
 }
 

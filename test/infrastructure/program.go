@@ -21,7 +21,7 @@ func (e *Environment) compileProgram(ctx context.Context, p Phase) error {
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
 		binary := e.programBinary(p.Name)
 		return e.compile(p, step, []string{binary}, func() error {
-			return e.goRun(ctx, []string{"go", "build", "-o", binary, program.Package}, goEnv)
+			return e.goRun(ctx, []string{"go", "build", "-o", binary, program.Package})
 		})
 	})
 }
@@ -37,7 +37,7 @@ func (e *Environment) runProgram(ctx context.Context, p Phase) error {
 		defer progress.Flush()
 		return e.adapters.Runner.Run(ctx, command.Cmd{
 			Args: []string{e.programBinary(p.Name), e.Evidence}, Dir: e.Root,
-			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile()}, goEnv...),
+			Env:    command.GoEnv(target.EnvFile + "=" + e.state.TargetFile()),
 			Stdout: io.MultiWriter(timeline.Log(ctx), e.results), Stderr: progress,
 		})
 	})

@@ -84,18 +84,24 @@ func (e *Environment) facts(ctx context.Context) map[string]string {
 		"machine": fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()), "go": runtime.Version(),
 		"engine": e.adapters.EngineName, "kind": e.KindVersion, "kubernetes": e.Kubernetes, "selected": e.Config.Suite.String(), "job": e.Job,
 	}
-	if e.adapters.Runner != nil {
-		ctx, cancel := context.WithTimeoutCause(ctx, factTimeout, fmt.Errorf("git: no answer within %s", factTimeout))
-		defer cancel()
-		// A checkout without git has no commit.
-		facts["commit"], _ = command.Output(ctx, e.adapters.Runner, "git", "-C", e.Root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-	}
+	facts["commit"] = e.commit(ctx)
 	for name, fact := range facts {
 		if fact == "" {
 			delete(facts, name)
 		}
 	}
 	return facts
+}
+
+// commit is the checkout's, -dirty if it has changed since; empty without git.
+func (e *Environment) commit(ctx context.Context) string {
+	if e.adapters.Runner == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, factTimeout, fmt.Errorf("git: no answer within %s", factTimeout))
+	defer cancel()
+	commit, _ := command.Output(ctx, e.adapters.Runner, "git", "-C", e.Root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+	return commit
 }
 
 func appendFile(path, text string) error {

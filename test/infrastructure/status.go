@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
@@ -36,6 +37,11 @@ func Status(ctx context.Context, plan *Plan, adapters Adapters, out io.Writer) e
 		plan.ClusterName, adapters.EngineName, plan.Variant, strings.Join(all, " "), strings.Join(running, " "), plan.cluster().Kubeconfig())
 	if made, err := plan.cluster().Record(); err == nil {
 		fmt.Fprintf(out, "made        %s by %s, of %s\n", made.Made.Format("2006-01-02 15:04:05"), made.By, made.Spec["node image"])
+		if made.Kept != nil {
+			fmt.Fprintf(out, "kept        as it was %s, %s; %s\n", made.Kept.At.Format(time.DateTime), megabytes(made.Kept.Bytes), map[bool]string{
+				true: "parked: the next run restores it", false: "restore it: " + plan.command("cluster:reset"),
+			}[made.Parked])
+		}
 	} else {
 		fmt.Fprintf(out, "made        not to the end; the next run makes it anew\n")
 	}
@@ -62,9 +68,9 @@ func Look(ctx context.Context, plan *Plan) (Adapters, error) {
 
 // Clean removes .e2e and the services' images that this checkout has made. Its clusters
 // must be gone. Images that take long to make, and what other checkouts share, stay,
-// unless E2E_CLEAN=all: then every image of this project goes, and the clusters whose
-// checkouts are gone. What cannot be removed is named in the error and keeps nothing else
-// from being removed.
+// unless E2E_CLEAN=all: then every image of this project goes, the clusters whose
+// checkouts are gone, and the results of past runs. What cannot be removed is named in the
+// error and keeps nothing else from being removed.
 func Clean(ctx context.Context, plan *Plan, adapters Adapters, say func(format string, args ...any)) error {
 	label := image.Label + ".checkout=" + plan.cluster().ID()
 	if plan.CleanAll {
@@ -102,6 +108,11 @@ func Clean(ctx context.Context, plan *Plan, adapters Adapters, say func(format s
 		}
 		say("removed cluster %s: %s", orphan.Name, orphan.Orphan())
 		problems = append(problems, orphan.Forget())
+	}
+	if store, err := plan.history(); plan.CleanAll && err == nil {
+		runs, err := store.Remove()
+		say("removed the results of %d runs of suites", runs)
+		problems = append(problems, err)
 	}
 	return errors.Join(append(problems, plan.cluster().Checkout.Remove())...)
 }

@@ -31,18 +31,18 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 		return err
 	}
 	return e.step(ctx, p, e.Timeouts.Build, func(ctx context.Context, step *timeline.Step) error {
-		binary, ginkgo := e.suiteBinary(p.Name), e.ginkgo(p.Name)
+		binary, ginkgo := e.suiteBinary(p.Name), e.ginkgoProgram(p.Name)
 		err := e.compile(p, step, []string{binary, ginkgo}, func() error {
-			args, env := []string{"go", "test", "-c"}, goEnv
+			args, env := []string{"go", "test", "-c"}, []string(nil)
 			if e.compiler(ctx) {
-				args, env = append(args, "-race"), append([]string{"CGO_ENABLED=1"}, goEnv...)
+				args, env = append(args, "-race"), []string{"CGO_ENABLED=1"}
 			} else {
 				step.Status("without the race detector, which needs a C compiler; install gcc or set CC")
 			}
-			if err := e.goRun(ctx, append(args, "-o", binary, suite.Package), env); err != nil {
+			if err := e.goRun(ctx, append(args, "-o", binary, suite.Package), env...); err != nil {
 				return err
 			}
-			return e.goRun(ctx, []string{"go", "build", "-o", ginkgo, ginkgoPackage}, goEnv)
+			return e.goRun(ctx, []string{"go", "build", "-o", ginkgo, ginkgoPackage})
 		})
 		if err != nil {
 			return err
@@ -55,8 +55,8 @@ func (e *Environment) compileSuite(ctx context.Context, p Phase) error {
 // that go.mod has.
 const ginkgoPackage = "github.com/onsi/ginkgo/v2/ginkgo"
 
-// ginkgo is that program, one a suite because both may be compiled at once.
-func (e *Environment) ginkgo(suite string) string { return e.state.Build("ginkgo-" + suite) }
+// ginkgoProgram is that program, one a suite because both may be compiled at once.
+func (e *Environment) ginkgoProgram(suite string) string { return e.state.Build("ginkgo-" + suite) }
 
 // compiler tells whether the C compiler is there that the race detector needs.
 func (e *Environment) compiler(ctx context.Context) bool {
@@ -103,7 +103,7 @@ func (e *Environment) selects(ctx context.Context, name string) error {
 	counted, err := readDryRun(file)
 	if err != nil || !counted.of(e.Config.Suite) || !newer(file, binary) {
 		err := e.adapters.Runner.Run(ctx, command.Cmd{
-			Args: slices.Concat([]string{binary, "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: append([]string{command.Race()}, goEnv...),
+			Args: slices.Concat([]string{binary, "--ginkgo.dry-run", "--ginkgo.json-report=" + file}, selection), Dir: e.Root, Env: command.GoEnv(command.Race()),
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", e.Config.Suite, err)
@@ -166,10 +166,10 @@ func newer(file, than string) bool {
 // runSuite writes target.json and runs the suite against the environment. Its JUnit
 // and JSON reports are written also when it fails.
 func (e *Environment) runSuite(ctx context.Context, p Phase) error {
-	name := p.Name
-	return e.step(ctx, p, e.Timeouts.Suite, func(ctx context.Context, step *timeline.Step) error {
+	var ran report.Suite
+	err := e.step(ctx, p, e.Timeouts.Suite, func(ctx context.Context, step *timeline.Step) (err error) {
 		e.mu.Lock()
-		count, known := e.selected[name]
+		count, known := e.selected[p.Name]
 		e.mu.Unlock()
 		if known && count == 0 {
 			step.Skipped("%s matches none of its specs", e.Config.Suite)
@@ -179,53 +179,88 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 			return err
 		}
 		if e.Variant == Coverage {
-			if err := e.record.Tested(name); err != nil {
+			if err := e.record.Tested(p.Name); err != nil {
 				return err
 			}
 		}
-		procs := e.Config.Suite.Procs
-		if procs == 0 {
-			// Specs wait more than they compute.
-			procs = max(4, runtime.NumCPU())
-		}
-		if known {
-			procs = min(procs, count) // each costs a second to start
-		}
-		args := []string{e.ginkgo(name), "run",
-			"--procs=" + strconv.Itoa(procs), "--randomize-all", "--keep-going",
-			"--fail-on-pending", "--fail-on-empty",
-			"--timeout=" + (e.Timeouts.Suite - e.Timeouts.Gather).String(),
-			"--output-dir=" + filepath.Join(e.Evidence, "junit"), "--junit-report=" + name + ".xml", "--json-report=" + name + ".json",
-			"--no-color", "--succinct",
-		}
-		if e.Config.Suite.Seed != 0 {
-			args = append(args, "--seed="+strconv.FormatInt(e.Config.Suite.Seed, 10))
-		}
-		args = append(args, e.Config.Suite.selection("")...)
-		out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
-		err := e.adapters.Runner.Run(ctx, command.Cmd{
-			Args: append(args, e.suiteBinary(name)), Dir: e.Root,
-			Env:    append([]string{target.EnvFile + "=" + e.state.TargetFile(), "E2E_ALONE=true", command.Race()}, goEnv...),
-			Stdout: io.MultiWriter(timeline.Log(ctx), out),
-		})
-		out.Flush()
-		ran, reportErr := report.ReadSuite(filepath.Join(e.Evidence, "junit", name+".json"), name, e.Root, e.Variant == Coverage)
-		if reportErr != nil {
-			return cmp.Or(err, reportErr)
-		}
-		step.Detail("%s", ran.Counts())
-		if err == nil {
-			return nil
-		}
-		var exit *command.Error
-		if ran.Failed == 0 || !errors.As(err, &exit) || ctx.Err() != nil {
-			if len(ran.Reasons) > 0 {
-				return fmt.Errorf("%s: %w", strings.Join(ran.Reasons, "; "), err)
-			}
-			return err
-		}
-		return &SuiteError{Suite: name, Counts: ran.Counts(), Failed: ran.Failures()}
+		ran, err = e.ginkgo(ctx, step, p.Name, p.Name, e.Config.Suite, count)
+		return err
 	})
+	if err != nil || e.Changed == 0 {
+		return err
+	}
+	return e.again(ctx, ran)
+}
+
+// ginkgo runs the specs of a suite that are selected, so many or 0 if nobody has counted them,
+// and leaves the reports under a name.
+func (e *Environment) ginkgo(ctx context.Context, step *timeline.Step, suite, name string, selected SuiteConfig, count int) (report.Suite, error) {
+	procs := selected.Procs
+	if procs == 0 {
+		// Specs wait more than they compute.
+		procs = max(4, runtime.NumCPU())
+	}
+	if count > 0 {
+		procs = min(procs, count) // each costs a second to start
+	}
+	args := []string{e.ginkgoProgram(suite), "run",
+		"--procs=" + strconv.Itoa(procs), "--randomize-all", "--keep-going",
+		"--fail-on-pending", "--fail-on-empty",
+		"--timeout=" + (e.Timeouts.Suite - e.Timeouts.Gather).String(),
+		"--output-dir=" + filepath.Join(e.Evidence, "junit"), "--junit-report=" + name + ".xml", "--json-report=" + name + ".json",
+		"--no-color", "--succinct",
+	}
+	if selected.Seed != 0 {
+		args = append(args, "--seed="+strconv.FormatInt(selected.Seed, 10))
+	}
+	args = append(args, selected.selection("")...)
+	out := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
+	err := e.adapters.Runner.Run(ctx, command.Cmd{
+		Args: append(args, e.suiteBinary(suite)), Dir: e.Root,
+		Env:    command.GoEnv(target.EnvFile+"="+e.state.TargetFile(), "E2E_ALONE=true", command.Race()),
+		Stdout: io.MultiWriter(timeline.Log(ctx), out),
+	})
+	out.Flush()
+	file := filepath.Join(e.Evidence, "junit", name+".json")
+	ran, reportErr := report.ReadSuite(file, suite, e.Root, e.Variant == Coverage)
+	if reportErr != nil {
+		return ran, cmp.Or(err, reportErr)
+	}
+	step.Detail("%s", ran.Counts())
+	if err != nil {
+		if node := e.ended(ctx); node != "" {
+			return ran, fmt.Errorf("node %s: ended while the suite ran, which tells nothing of its specs: %s: %w", node, (&SuiteError{Counts: ran.Counts(), Failed: ran.Failures()}).Error(), err)
+		}
+	}
+	var exit *command.Error
+	specs := ran.Failed > 0 && errors.As(err, &exit)
+	if err != nil && !specs || ctx.Err() != nil { // it tells of no spec
+		if err != nil && len(ran.Reasons) > 0 {
+			err = fmt.Errorf("%s: %w", strings.Join(ran.Reasons, "; "), err)
+		}
+		return ran, err
+	}
+	e.remember(ctx, ran, procs, file)
+	if err == nil {
+		return ran, nil
+	}
+	return ran, &SuiteError{Suite: suite, Counts: ran.Counts(), Failed: ran.Failures()}
+}
+
+// ended returns a node of the cluster that does not run any more; empty if all do, or nobody
+// can tell.
+func (e *Environment) ended(ctx context.Context) string {
+	made, err := e.state.Record()
+	running, listErr := e.adapters.Cluster.Nodes(ctx)
+	if err != nil || listErr != nil {
+		return ""
+	}
+	for _, node := range made.Nodes {
+		if !slices.Contains(running, node) {
+			return node
+		}
+	}
+	return ""
 }
 
 // SuiteError is a suite that ran and in which specs failed.
@@ -248,7 +283,11 @@ func (e *SuiteError) Error() string {
 			fmt.Fprintf(&b, "\n  and %d more", len(e.Failed)-shownSpecs)
 			break
 		}
-		fmt.Fprintf(&b, "\n  %s\n    %s:%d: %s\n    again: %s", failure.Name, failure.File, failure.Line, failure.Brief(), failure.Again)
+		fmt.Fprintf(&b, "\n  %s\n    %s:%d: %s\n", failure.Name, failure.File, failure.Line, failure.Brief())
+		if failure.Past != "" {
+			fmt.Fprintf(&b, "    %s\n", failure.Past)
+		}
+		fmt.Fprintf(&b, "    again: %s", failure.Again)
 	}
 	return b.String()
 }

@@ -169,7 +169,7 @@ func start(t *testing.T) *service {
 	t.Setenv("PGOPTIONS", "-c search_path="+s.config.ConnConfig.RuntimeParams["search_path"])
 	redis, _, _ := testenv.Redis(t)
 	empty := func(ctx context.Context) {
-		if err := redis.Del(ctx, queue.Stream, queue.Stream+":chains", queue.Stream+":checkpoint", queue.DeadStream).Err(); err != nil {
+		if err := redis.Del(ctx, queue.Options{}.Keys()...).Err(); err != nil {
 			t.Error(err)
 		}
 	}

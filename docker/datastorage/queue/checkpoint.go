@@ -10,15 +10,11 @@ import (
 	"kubernaut.ai/e2e/docker/datastorage/audit"
 )
 
-// checkpointSuffix follows the stream's name in that of the newest checkpoint, which is kept
-// here so that it is also known outside of the database that it is about.
-const checkpointSuffix = ":checkpoint"
-
 // Checkpoint returns the newest checkpoint, of which only the number and the MAC are kept;
 // the zero Checkpoint when there is none.
 func (q *Queue) Checkpoint(ctx context.Context) (c audit.Checkpoint, err error) {
 	err = q.call(ctx, "checkpoint", func(ctx context.Context) error {
-		text, err := q.client.Get(ctx, q.keys[0]+checkpointSuffix).Result()
+		text, err := q.client.Get(ctx, q.checkpoint()).Result()
 		if errors.Is(err, redis.Nil) {
 			return nil
 		}
@@ -35,6 +31,6 @@ func (q *Queue) Checkpoint(ctx context.Context) (c audit.Checkpoint, err error) 
 // KeepCheckpoint keeps the newest checkpoint.
 func (q *Queue) KeepCheckpoint(ctx context.Context, c audit.Checkpoint) error {
 	return q.call(ctx, "keep checkpoint", func(ctx context.Context) error {
-		return q.client.Set(ctx, q.keys[0]+checkpointSuffix, fmt.Sprintf("%d %s", c.Number, c.MAC), 0).Err()
+		return q.client.Set(ctx, q.checkpoint(), fmt.Sprintf("%d %s", c.Number, c.MAC), 0).Err()
 	})
 }

@@ -3,6 +3,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,6 @@ const (
 	Stream = "audit:dlq:events"
 	// DeadStream holds those that were set aside, with the reason.
 	DeadStream = "audit:dead-letter:events"
-	// chainsSuffix follows the stream's name in that of a hash with the last entry of
-	// each correlation id that waits.
-	chainsSuffix = ":chains"
 )
 
 // The fields of an entry; the last only in the dead stream.
@@ -106,30 +104,30 @@ type Options struct {
 	DeadBytes  int64         // what the dead stream may take in Redis; 0 means 32 MiB
 }
 
+// Keys are those of a Queue: the stream, a hash with the last entry of each correlation id
+// that waits, the dead stream, and the newest checkpoint, which is kept here so that it is
+// also known outside of the database that it is about.
+func (o Options) Keys() []string {
+	stream := cmp.Or(o.Stream, Stream)
+	return []string{stream, stream + ":chains", cmp.Or(o.DeadStream, DeadStream), stream + ":checkpoint"}
+}
+
 // Queue is safe for concurrent use.
 type Queue struct {
 	client    *redis.Client
-	keys      []string // stream, chains, dead stream
+	keys      []string
 	timeout   time.Duration
 	deadBytes int64
 }
 
 // New returns a Queue. It connects to nothing yet.
 func New(opts Options) *Queue {
-	if opts.Stream == "" {
-		opts.Stream = Stream
-	}
-	if opts.DeadStream == "" {
-		opts.DeadStream = DeadStream
-	}
-	if opts.DeadBytes == 0 {
-		opts.DeadBytes = deadBytes
-	}
-	return &Queue{opts.Client, []string{opts.Stream, opts.Stream + chainsSuffix, opts.DeadStream}, opts.Timeout, opts.DeadBytes}
+	return &Queue{opts.Client, opts.Keys(), opts.Timeout, cmp.Or(opts.DeadBytes, deadBytes)}
 }
 
-func (q *Queue) chains() string { return q.keys[1] }
-func (q *Queue) dead() string   { return q.keys[2] }
+func (q *Queue) chains() string     { return q.keys[1] }
+func (q *Queue) dead() string       { return q.keys[2] }
+func (q *Queue) checkpoint() string { return q.keys[3] }
 
 // Ping returns nil when Redis answers.
 func (q *Queue) Ping(ctx context.Context) error {

@@ -205,7 +205,7 @@ func TestTheQueueKnowsWhichChainsWait(t *testing.T) {
 	drain(t, q, s)
 	empty(t, q)
 	waiting(false, "c-1")
-	if keys, err := client.Exists(t.Context(), opts.Stream+":chains").Result(); err != nil || keys != 0 {
+	if keys, err := client.Exists(t.Context(), opts.Keys()[1]).Result(); err != nil || keys != 0 {
 		t.Errorf("something is left: %d, %v", keys, err)
 	}
 }

@@ -107,7 +107,7 @@ func Redis(t testing.TB) (*redis.Client, *queue.Queue, queue.Options) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), cleanupTimeout)
 		defer cancel()
-		if err := client.Del(ctx, opts.Stream, opts.Stream+":chains", opts.Stream+":checkpoint", opts.DeadStream).Err(); err != nil {
+		if err := client.Del(ctx, opts.Keys()...).Err(); err != nil {
 			t.Error(err)
 		}
 		if err := client.Close(); err != nil {

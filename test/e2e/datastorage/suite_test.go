@@ -114,6 +114,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 	healthAt = must(run.Target.Address("data-storage-ops", "health"))
 	metricsAt = must(run.Target.Address("data-storage-ops", "metrics"))
 	storage = must(audit.Connect(ctx, kube, run.Tokens["both"], said.Transport))
+	Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK)) // after a restart of the node it looks for what it depends on
 }, NodeTimeout(broken))
 
 var _ = BeforeEach(func() {

@@ -140,6 +140,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) []byte {
 	monitor = &alertmanager.Alertmanager{Address: must(run.Target.Address("alertmanager", "web")), Client: &http.Client{Transport: said.Transport(newTransport()), Timeout: settled}}
 	events = must(audit.Connect(ctx, kube, run.Tokens["auditor"], said.Transport))
 	common = managed(ctx)
+	Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK)) // after a restart of the node it looks for what it depends on
 }, NodeTimeout(broken))
 
 var _ = BeforeEach(func() {

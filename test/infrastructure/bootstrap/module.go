@@ -53,7 +53,7 @@ func Program(ctx context.Context, runner command.Runner, source, work, out strin
 		return err
 	}
 	// In the folder of the go.sum, which the download is checked against.
-	downloaded, err := command.Output(ctx, runner, "go", "-C", source, "mod", "download", "-json", module)
+	downloaded, err := ask(ctx, runner, source, "mod", "download", "-json", module)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func Program(ctx context.Context, runner command.Runner, source, work, out strin
 	return runner.Run(ctx, command.Cmd{
 		Args: []string{"go", "-C", work, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w",
 			"-o", out + string(filepath.Separator), pkg},
-		Env: []string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"},
+		Env: command.GoEnv("CGO_ENABLED=0"),
 	})
 }
 

@@ -54,6 +54,9 @@ func TestModuleIsBuiltWithItsOwnVersionsAndTheOverlay(t *testing.T) {
 	write(t, cache, map[string]string{"go.mod": "module example.org/app\n", "cmd/app/main.go": "package main\n", "ui/web.go": "package ui\n"})
 	var built []string
 	recorder := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		if !slices.Contains(cmd.Env, "GOWORK=off") {
+			t.Errorf("%v: sees the user's workspace", cmd.Args)
+		}
 		if slices.Contains(cmd.Args, "download") {
 			_, err := fmt.Fprintf(cmd.Stdout, `{"Path": "example.org/app", "Dir": %q}`, cache)
 			return err

@@ -2,11 +2,13 @@ package bootstrap
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,11 +20,11 @@ import (
 // kind's own are taken from that very version. The first time on a machine it
 // compiles Kubernetes, about 15 minutes on two cores; the Go build cache makes it
 // a minute afterwards.
-func Node(ctx context.Context, runner command.Runner, engine Builder, root string, job Job) error {
+func Node(ctx context.Context, runner command.Runner, engine Builder, root string, job Job) (err error) {
 	if err := job.prepare(); err != nil {
 		return err
 	}
-	version, err := golist(ctx, runner, job.Source, "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	version, err := ask(ctx, runner, job.Source, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
 	if err != nil {
 		return err
 	}
@@ -31,7 +33,7 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		// The programs whose source is not here are the module's tools.
-		tools, err := golist(groupCtx, runner, job.Source, "tool")
+		tools, err := ask(groupCtx, runner, job.Source, "list", "tool")
 		if err != nil {
 			return err
 		}
@@ -60,10 +62,15 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 	}
 	// A name of its own: two checkouts may make the same image at once.
 	repository, tag, _ := strings.Cut(job.Ref, ":")
-	base := fmt.Sprintf("%s-base:%s-%d", repository, tag, os.Getpid())
+	base := repository + "-base:" + tag + "-" + strings.ToLower(rand.Text()[:8])
 	if err := engine.Build(ctx, job.Work, base, "base", job.Label); err != nil {
 		return err
 	}
+	defer func() { // nobody else knows the name
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		err = errors.Join(err, engine.Remove(ctx, base))
+	}()
 	job.Status("importing the control plane's images")
 	out, err := os.Create(store)
 	if err != nil {
@@ -83,9 +90,6 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 	if err := engine.Build(ctx, job.Work, job.Ref, "node", job.Label); err != nil {
 		return err
 	}
-	if err := engine.Remove(ctx, base); err != nil {
-		return err
-	}
 	return os.RemoveAll(job.Work)
 }
 
@@ -93,7 +97,7 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 // where controller-runtime's envtest looks for them. What the node image's build
 // has compiled is not compiled again.
 func APIServer(ctx context.Context, runner command.Runner, source, dir string) error {
-	version, err := golist(ctx, runner, source, "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	version, err := ask(ctx, runner, source, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
 	if err != nil {
 		return err
 	}
@@ -133,23 +137,19 @@ func compile(ctx context.Context, runner command.Runner, source, out, version st
 		"-tags", "no_btrfs no_devmapper no_zfs no_aufs", // snapshotters that kind never selects
 		"-ldflags", strings.Join(flags, " "),
 		"-o", out + string(filepath.Separator)}
-	return runner.Run(ctx, command.Cmd{Args: append(args, packages...), Env: append([]string{"CGO_ENABLED=0"}, goEnv...)})
+	return runner.Run(ctx, command.Cmd{Args: append(args, packages...), Env: command.GoEnv("CGO_ENABLED=0")})
 }
 
-// goEnv lets a module be built as its go.mod says, whatever workspace of the user's it lies
-// in and whatever flags the user has set.
-var goEnv = []string{"GOFLAGS=", "GOWORK=off"}
-
-// golist asks go list about a module.
-func golist(ctx context.Context, runner command.Runner, dir string, args ...string) (string, error) {
+// ask asks the go command about the module in dir, whatever workspace of the user's it lies in.
+func ask(ctx context.Context, runner command.Runner, dir string, args ...string) (string, error) {
 	var out strings.Builder
-	err := runner.Run(ctx, command.Cmd{Args: append([]string{"go", "-C", dir, "list"}, args...), Env: goEnv, Stdout: &out})
+	err := runner.Run(ctx, command.Cmd{Args: append([]string{"go", "-C", dir}, args...), Env: command.GoEnv(), Stdout: &out})
 	return strings.TrimSpace(out.String()), err
 }
 
 // kindFiles copies the files that kind's module holds for its base image.
 func kindFiles(ctx context.Context, runner command.Runner, root, to string) error {
-	dir, err := golist(ctx, runner, root, "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kind")
+	dir, err := ask(ctx, runner, root, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kind")
 	if err != nil {
 		return err
 	}

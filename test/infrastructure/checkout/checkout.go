@@ -3,7 +3,7 @@
 // of, which evidence is kept and which clusters this user's checkouts have. It starts no
 // program and knows no cluster's words.
 //
-//	.e2e/build/<cluster>/             what was compiled; mage/ is the targets
+//	.e2e/build/<cluster>/             what was compiled; mage/ is the targets, which .e2e/mage/lock lets one compile
 //	.e2e/coverage/<tier>/             what tests without a cluster have counted
 //	.e2e/<cluster>/lock               who works on it
 //	.e2e/<cluster>/cluster.json       what it was made of
@@ -14,7 +14,8 @@
 //	.e2e/<cluster>/runs/<time>/       the evidence of a run; the newest are kept
 //	.e2e/last                         the newest run, of whichever cluster
 //
-// Outside of the checkout there is one small file a cluster in the user's cache folder.
+// Outside of the checkout there are one small file a cluster, and one a run of a suite, in the
+// user's cache folder.
 package checkout
 
 import (

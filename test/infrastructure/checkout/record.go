@@ -1,8 +1,10 @@
 package checkout
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 )
@@ -15,6 +17,19 @@ type Record struct {
 	Nodes  []string          `json:"nodes"`  // names of the containers
 	Made   time.Time         `json:"made"`
 	By     string            `json:"by"` // target that was run
+	// Kept is a state of the cluster that is put aside; nil when there is none. Parked says
+	// that its nodes do not hold what they held: that state has to be restored first.
+	Kept   *Kept `json:"kept,omitempty"`
+	Parked bool  `json:"parked,omitempty"`
+}
+
+// Kept is a state of a cluster that is put aside.
+type Kept struct {
+	Sum      string            `json:"sum"`   // identifies it
+	Bytes    int64             `json:"bytes"` // on the engine's disk
+	At       time.Time         `json:"at"`
+	Deployed map[string]string `json:"deployed"`         // what Deployed returned then
+	Target   json.RawMessage   `json:"target,omitempty"` // target.json of then; empty when there was none
 }
 
 func (c Cluster) recordFile() string { return filepath.Join(c.Dir(), "cluster.json") }
@@ -29,6 +44,35 @@ func (c Cluster) Record() (Record, error) {
 
 // Made stores the record.
 func (c Cluster) Made(record Record) error { return write(c.recordFile(), record) }
+
+// Keep adds to the record that a state of the cluster as it is now was put aside.
+func (c Cluster) Keep(record Record, kept Kept) error {
+	kept.Deployed = c.Deployed()
+	target, err := os.ReadFile(c.TargetFile())
+	if err != nil && !notThere(err) {
+		return err
+	}
+	kept.Target, record.Kept = target, &kept
+	return c.Made(record)
+}
+
+// Rewind stores the record of a cluster whose nodes are about to lose what they hold but for
+// the state that is put aside: what is deployed is what was then, and no target is there.
+func (c Cluster) Rewind(record Record) error {
+	record.Parked = true
+	return errors.Join(c.Made(record), c.ForgetTarget(), c.NoteDeployed(record.Kept.Deployed))
+}
+
+// Restored stores the record of a cluster whose state was put back, and the target of then.
+func (c Cluster) Restored(record Record) error {
+	record.Parked = false
+	if len(record.Kept.Target) > 0 {
+		if err := write(c.TargetFile(), record.Kept.Target); err != nil {
+			return err
+		}
+	}
+	return c.Made(record)
+}
 
 // Unmade removes the record: the cluster is about to be removed or made anew.
 func (c Cluster) Unmade() error {

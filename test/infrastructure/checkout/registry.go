@@ -44,11 +44,15 @@ func (e Entry) Forget() error {
 	return remove(file)
 }
 
-// registry is the folder of the entries. A user without a cache folder has none.
-func registry() (string, error) {
+// Cache is a folder in the user's cache, which checkouts share. A user without a home has
+// none.
+func Cache(name string) (string, error) {
 	cache, err := os.UserCacheDir()
-	return filepath.Join(cache, "kubernaut-e2e", "clusters"), err
+	return filepath.Join(cache, "kubernaut-e2e", name), err
 }
+
+// registry is the folder of the entries.
+func registry() (string, error) { return Cache("clusters") }
 
 func (c Cluster) entryFile() (string, error) {
 	dir, err := registry()

@@ -37,7 +37,7 @@ func (c Cluster) Begin(now time.Time) (string, error) {
 	}
 	// So that .e2e/last leads to what is deployed as well; while nothing is, it leads
 	// nowhere.
-	if err := os.Symlink(filepath.Join("..", "..", filepath.Base(c.TargetFile())), filepath.Join(dir, filepath.Base(c.TargetFile()))); err != nil {
+	if err := link(filepath.Join("..", "..", filepath.Base(c.TargetFile())), filepath.Join(dir, filepath.Base(c.TargetFile()))); err != nil {
 		return "", err
 	}
 	if err := c.prune(); err != nil {
@@ -100,11 +100,20 @@ func (c Cluster) point(dir string) error {
 		}
 	}
 	to, err := filepath.Rel(c.Path(), dir)
-	if err == nil {
-		err = renameio.Symlink(to, c.Last())
+	if err != nil {
+		return err
 	}
+	return link(to, c.Last())
+}
+
+// symlink is what a file system without links has not.
+var symlink = renameio.Symlink
+
+// link makes a link, or none in a shared folder without links: the runs lie where they lie.
+func link(to, at string) error {
+	err := symlink(to, at)
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrPermission) {
-		return nil // a shared folder without links: the runs lie where they lie
+		return nil
 	}
 	return err
 }

@@ -40,7 +40,7 @@ func (c Checks) run(ctx context.Context, env []string, stdout, stderr io.Writer,
 		runner = command.Local{}
 	}
 	return runner.Run(ctx, command.Cmd{
-		Args: append([]string{"go"}, args...), Dir: c.Root, Env: append([]string{"GOFLAGS=", "GOWORK=off"}, env...),
+		Args: append([]string{"go"}, args...), Dir: c.Root, Env: command.GoEnv(env...),
 		Stdout: stdout, Stderr: stderr,
 	})
 }

@@ -149,23 +149,26 @@ func TestImportStreamsOneArchiveIntoEveryNode(t *testing.T) {
 }
 
 func TestImportNamesTheNodeThatFails(t *testing.T) {
-	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
-		if cmd.Args[3] == "n2" {
-			return errors.New("no space left on device")
-		}
-		_, err := io.Copy(io.Discard, cmd.Stdin)
-		return err
-	}}
-	err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1", "n2"}, func(_ context.Context, w io.Writer) error {
-		for range 1000 {
-			if _, err := io.WriteString(w, strings.Repeat("x", 1000)); err != nil {
-				return err
+	for _, after := range []int64{0, 1000 * 1000} { // bytes: at once, or when all have come
+		runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+			if cmd.Args[3] == "n2" {
+				_, _ = io.CopyN(io.Discard, cmd.Stdin, after)
+				return errors.New("no space left on device")
 			}
+			_, err := io.Copy(io.Discard, cmd.Stdin)
+			return err
+		}}
+		err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1", "n2"}, func(_ context.Context, w io.Writer) error {
+			for range 1000 {
+				if _, err := io.WriteString(w, strings.Repeat("x", 1000)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil || !strings.Contains(err.Error(), "node n2: no space left on device") {
+			t.Errorf("after %d bytes: got %v, want the node's error", after, err)
 		}
-		return nil
-	})
-	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("got %v, want the node's error", err)
 	}
 }
 

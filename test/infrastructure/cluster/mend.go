@@ -32,6 +32,7 @@ const told = time.Second
 type Made struct {
 	Nodes []string  // names of the containers
 	At    time.Time // when all was done
+	Ready bool      // every pod was ready, and is waited for: the restart is no trouble of theirs
 }
 
 // Mend brings a cluster that Create has made back to what Create left: it starts nodes that
@@ -75,7 +76,7 @@ func (k Kind) Mend(ctx context.Context, all []string, was Made, status func(form
 			return "", err
 		}
 	}
-	waited, err := k.back(ctx, found, continued, status)
+	waited, err := k.back(ctx, found, was.Ready, continued, status)
 	if err != nil {
 		return "", err
 	}
@@ -120,7 +121,7 @@ func (k Kind) wake(ctx context.Context, node, state string) (string, error) {
 }
 
 // back waits until the cluster is as ready as it says it is, and returns how long that took.
-func (k Kind) back(ctx context.Context, nodes []container, continued time.Time, status func(format string, args ...any)) (time.Duration, error) {
+func (k Kind) back(ctx context.Context, nodes []container, ready bool, continued time.Time, status func(format string, args ...any)) (time.Duration, error) {
 	began := time.Now()
 	started := map[string]time.Time{}
 	for _, node := range nodes {
@@ -142,7 +143,7 @@ func (k Kind) back(ctx context.Context, nodes []container, continued time.Time, 
 		err = k.alive(limited, client, continued)
 	}
 	if err == nil {
-		err = k.podsSeen(limited, client, started)
+		err = k.podsSeen(limited, client, started, ready)
 	}
 	if err != nil && ctx.Err() == nil {
 		return 0, &Broken{err.Error()}

@@ -31,7 +31,10 @@ type world struct {
 	ready          metav1.Time // heartbeat of the node's condition Ready
 	renewed        time.Time   // the kubelet's lease
 	podSince       time.Time   // start of a pod's process
-	down           bool        // the API server does not answer
+	wantReady      bool        // the pods were ready when it was made
+	podReady       bool
+	podOf          map[string]string // annotations of the pod
+	down           bool              // the API server does not answer
 }
 
 const node = "e2e-1-control-plane"
@@ -78,8 +81,8 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		}}}
 	case strings.HasSuffix(r.URL.Path, "/pods"):
 		list = corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web"}, Spec: corev1.PodSpec{NodeName: node},
-			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web", Annotations: w.podOf}, Spec: corev1.PodSpec{NodeName: node},
+			Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: map[bool]corev1.ConditionStatus{true: corev1.ConditionTrue, false: corev1.ConditionFalse}[w.podReady]}}, ContainerStatuses: []corev1.ContainerStatus{{
 				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: w.podSince}}},
 			}}},
 		}}}
@@ -109,7 +112,7 @@ func (w *world) open(t *testing.T) (Kind, *command.Recorder) {
 func (w *world) mend(t *testing.T) (done string, changed []string, err error) {
 	t.Helper()
 	k, runner := w.open(t)
-	done, err = k.Mend(t.Context(), []string{node}, Made{Nodes: []string{node}, At: w.made}, func(string, ...any) {})
+	done, err = k.Mend(t.Context(), []string{node}, Made{Nodes: []string{node}, At: w.made, Ready: w.wantReady}, func(string, ...any) {})
 	for _, call := range runner.Calls() {
 		if line := strings.Join(call[1:], " "); !strings.HasPrefix(line, "ps") && !strings.HasPrefix(line, "inspect") && !strings.Contains(line, "--values") {
 			changed = append(changed, line)
@@ -143,6 +146,10 @@ func TestMend(t *testing.T) {
 		{"its API server does not answer", func(w *world) { w.down = true }, "", nil, "connection refused"},
 		{"Ready, as it was before the restart", func(w *world) { w.ready = metav1.Time{Time: start.Add(-time.Minute)} }, "", nil, "its kubelet has not reported since it was started"},
 		{"a pod Ready, as it was before the restart", func(w *world) { w.podSince = start.Add(-time.Minute) }, "", nil, "Pod/apps/web: its status is from before the restart"},
+		{"a pod that is not ready, as it may have been", func(w *world) { w.podReady = false }, "", nil, ""},
+		{"a pod that was ready, and is again", func(w *world) { w.wantReady, w.podReady = true, true }, "", nil, ""},
+		{"a pod that was ready, and is no more", func(w *world) { w.wantReady, w.podReady = true, false }, "", nil, "Pod/apps/web: is not ready again"},
+		{"a pod of the control plane, which was ready", func(w *world) { w.wantReady, w.podOf = true, map[string]string{"kubernetes.io/config.mirror": "x"} }, "", nil, ""},
 		{"a kubelet that is silent since it was continued", func(w *world) { w.state, w.renewed = "paused", time.Now().Add(-time.Minute) }, "", []string{"unpause " + node},
 			"its kubelet has not reported since it was continued"},
 	}

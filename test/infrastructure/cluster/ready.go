@@ -43,14 +43,18 @@ func (k Kind) nodesReady(ctx context.Context, client kube.Interface, started map
 
 // podsSeen waits until no pod's status is older than the start of its node's container: one
 // that names a process which ran before that is what the kubelet has not yet looked at
-// again, however ready it says the pod is.
-func (k Kind) podsSeen(ctx context.Context, client kube.Interface, started map[string]time.Time) error {
+// again, however ready it says the pod is. With ready it also waits until every pod is that
+// has not come to its end, but for the control plane's, whose probes look every ten seconds:
+// what they do shows in the others.
+func (k Kind) podsSeen(ctx context.Context, client kube.Interface, started map[string]time.Time, ready bool) error {
 	var reasons []string
 	err := kube.Until(ctx, kube.From(client.CoreV1().Pods(""), nil), nil, func(pods []*corev1.Pod) bool {
 		reasons = nil
 		for _, pod := range pods {
 			if unseen(pod, started[pod.Spec.NodeName]) {
 				reasons = append(reasons, fmt.Sprintf("Pod/%s/%s: its status is from before the restart", pod.Namespace, pod.Name))
+			} else if ready && !kube.IsReady(pod) && !ended(pod) && pod.Annotations[corev1.MirrorPodAnnotationKey] == "" {
+				reasons = append(reasons, fmt.Sprintf("Pod/%s/%s: is not ready again", pod.Namespace, pod.Name))
 			}
 		}
 		return len(reasons) == 0
@@ -102,6 +106,10 @@ func notReady(node *corev1.Node, started time.Time) string {
 		return ""
 	}
 	return "its kubelet has not reported yet"
+}
+
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 // unseen tells whether a pod's status is older than the start of its node's container.

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,6 +164,12 @@ func Output(ctx context.Context, r Runner, args ...string) (string, error) {
 	var out bytes.Buffer
 	err := r.Run(ctx, Cmd{Args: args, Stdout: &out})
 	return strings.TrimSpace(out.String()), err
+}
+
+// GoEnv is the environment of a go command that is to see nothing of the user's other work:
+// no flags, no workspace, no platform but this machine's. It ends with more.
+func GoEnv(more ...string) []string {
+	return append([]string{"GOFLAGS=", "GOWORK=off", "GOOS=" + runtime.GOOS, "GOARCH=" + runtime.GOARCH}, more...)
 }
 
 // Race is a variable for programs with Go's race detector: they end when they are through.

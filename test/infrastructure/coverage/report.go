@@ -153,7 +153,7 @@ func (r reporter) html(ctx context.Context, profile, name string) error {
 }
 
 func (r reporter) tool(ctx context.Context, stdout *strings.Builder, args ...string) error {
-	cmd := command.Cmd{Args: args, Dir: r.root, Env: []string{"GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0"}}
+	cmd := command.Cmd{Args: args, Dir: r.root, Env: command.GoEnv("CGO_ENABLED=0")}
 	if stdout != nil {
 		cmd.Stdout = stdout
 	}

@@ -46,7 +46,11 @@ type World struct {
 	images  map[string]bool // of the engine, by reference
 	held    map[string]bool // of the node
 	objects map[string]bool // that were applied
+	kept    *kept
 }
+
+// kept is what of a cluster was put aside.
+type kept struct{ held, objects map[string]bool }
 
 // Adapters are the world as an environment sees it.
 func (w *World) Adapters() infrastructure.Adapters {
@@ -287,6 +291,23 @@ func (k kind) Mend(ctx context.Context, nodes []string, _ cluster.Made, _ func(s
 	return "", nil
 }
 
+// Keep puts aside what the node holds.
+func (k kind) Keep(ctx context.Context, node string) (cluster.State, error) {
+	return cluster.State{Sum: "sum", Bytes: 1 << 20}, k.change(ctx, "keep "+node, func() { k.kept = &kept{maps.Clone(k.held), maps.Clone(k.objects)} })
+}
+
+// Park stops the node and empties it.
+func (k kind) Park(ctx context.Context, node string) error {
+	return k.change(ctx, "park "+node, func() { k.stopped, k.held, k.objects = true, nil, nil })
+}
+
+// Restore puts back what was kept.
+func (k kind) Restore(ctx context.Context, node string, state cluster.State) error {
+	return k.change(ctx, "restore "+node+" "+state.Sum, func() {
+		k.stopped, k.held, k.objects = true, maps.Clone(k.kept.held), maps.Clone(k.kept.objects)
+	})
+}
+
 // PruneImages removes nothing.
 func (k kind) PruneImages(ctx context.Context, node, repository string, keep ...string) ([]string, error) {
 	return nil, k.did(ctx, strings.TrimSpace("prune images "+node+" "+repository+" but "+strings.Join(keep, " ")))
@@ -298,7 +319,7 @@ func (k kind) Delete(ctx context.Context) error {
 	if k.engine != "podman" {
 		call += " in " + k.engine
 	}
-	return k.change(ctx, call, func() { k.created, k.held, k.objects = false, nil, nil })
+	return k.change(ctx, call, func() { k.created, k.held, k.objects, k.kept = false, nil, nil, nil })
 }
 
 // Nodes returns the node that runs.

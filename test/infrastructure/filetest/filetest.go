@@ -18,3 +18,12 @@ func Put(t testing.TB, root, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// Program puts a script at a path below root, which may be run.
+func Program(t testing.TB, root, path, text string) {
+	t.Helper()
+	Put(t, root, path, "#!/bin/sh\n"+text)
+	if err := os.Chmod(filepath.Join(root, path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -201,7 +201,7 @@ func (p probe) program(ctx context.Context) ([]byte, error) {
 	binary := filepath.Join(work, "program")
 	err = p.Runner.Run(ctx, command.Cmd{
 		Args: []string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", "program", "main.go"}, Dir: work,
-		Env: []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + runtime.GOARCH, "GOFLAGS=", "GOWORK=off"},
+		Env: command.GoEnv("CGO_ENABLED=0"),
 	})
 	if err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ func (i *inspection) compiler(ctx context.Context) Check {
 func (i *inspection) mage(context.Context) Check {
 	if value := i.machine.getenv("MAGEFILE_HASHFAST"); value != "" && value != "0" && value != "false" {
 		return Check{
-			Name: "mage", Level: Advice, Found: "MAGEFILE_HASHFAST is set: changes outside of magefiles/ are not compiled in",
+			Name: "mage", Level: Advice, Found: "MAGEFILE_HASHFAST is set: a mage that is installed does not see changes outside of magefiles/",
 			Remedy: "run: unset MAGEFILE_HASHFAST",
 		}
 	}

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log" //nolint:depguard // mage.RunCompiled takes one
 	"os"
@@ -21,11 +22,6 @@ import (
 )
 
 func main() {
-	// Without either, Mage compiles into a folder where it does not look then.
-	if os.Getenv("HOME") == "" && os.Getenv("MAGEFILE_CACHE") == "" {
-		fmt.Fprintln(os.Stderr, "HOME is not set; set it, or MAGEFILE_CACHE to a folder for what mage compiles")
-		os.Exit(1)
-	}
 	stop := signals.PassOn()
 	code := run(context.Background(), os.Args[1:])
 	stop()
@@ -34,6 +30,11 @@ func main() {
 
 // run runs targets, with -v or without a flag; anything else is Mage's own affair.
 func run(ctx context.Context, args []string) int {
+	// Without either, Mage compiles into a folder where it does not look then.
+	if os.Getenv("HOME") == "" && os.Getenv("MAGEFILE_CACHE") == "" {
+		fmt.Fprintln(os.Stderr, "HOME is not set; set it, or MAGEFILE_CACHE to a folder for what mage compiles")
+		return 1
+	}
 	asIs := func() int { return mage.ParseAndRun(os.Stdout, os.Stderr, os.Stdin, args) }
 	if len(args) == 0 || slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-v" }) {
 		return asIs()
@@ -48,17 +49,14 @@ func run(ctx context.Context, args []string) int {
 	}
 	inv.Stderr, inv.Stdin = os.Stderr, os.Stdin
 	if !targets.current() {
-		// Whoever ends this process meanwhile leaves a program of which nobody knows what it is
-		// made of.
-		if err := targets.note(nil); err != nil {
+		inv := inv
+		inv.CompileOut, inv.HashFast = targets.program, false // it would take the old program for the new one
+		switch code, err := targets.compile(ctx, inv); {
+		case err != nil && code != 0: // a checkout that cannot be written
 			return asIs()
-		}
-		compile := inv
-		compile.CompileOut = targets.program
-		if code := mage.Invoke(compile); code != 0 {
+		case code != 0:
 			return code
-		}
-		if err := targets.note(targets.sources); err != nil {
+		case err != nil:
 			fmt.Fprintln(os.Stderr, err) // the next run compiles again
 		}
 	}
@@ -93,6 +91,31 @@ func find(ctx context.Context) (targets, error) {
 	}
 	t.sources["go env"] = settings
 	return t, nil
+}
+
+// compile makes the program, one process after the other: Mage writes a file into the folder
+// of the magefiles, which it removes at its end.
+func (t targets) compile(ctx context.Context, inv mage.Invocation) (code int, err error) {
+	lock, err := t.cluster.Lock(ctx, "the compiler", func(holder checkout.Holder) error {
+		fmt.Fprintf(os.Stderr, "waiting: %s\n", holder)
+		return nil
+	})
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	if t.current() { // another one has just made it
+		return 0, nil
+	}
+	// Whoever ends this process meanwhile leaves a program of which nobody knows what it is
+	// made of.
+	if err := t.note(nil); err != nil {
+		return 1, err
+	}
+	if code := mage.Invoke(inv); code != 0 {
+		return code, nil
+	}
+	return 0, t.note(t.sources)
 }
 
 // note keeps what the program is made of; nil is not known.

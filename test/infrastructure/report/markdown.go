@@ -33,7 +33,7 @@ func (r *Run) Markdown() string {
 	}
 	for _, suite := range r.Suites {
 		for _, failure := range suite.Failures() {
-			fmt.Fprintf(&b, "\n### %s: %s\n\n`%s:%d`\n\n%s\n\nagain:\n\n%s\n", cell(suite.Name), cell(failure.Name), failure.File, failure.Line, Block(failure.Message), Block(failure.Again))
+			fmt.Fprintf(&b, "\n### %s: %s\n\n%s\n\n%s\n\nagain:\n\n%s\n", cell(suite.Name), cell(failure.Name), strings.TrimSpace(fmt.Sprintf("`%s:%d` %s", failure.File, failure.Line, failure.Past)), Block(failure.Message), Block(failure.Again))
 		}
 	}
 	b.WriteString("\n" + r.gantt())

@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -66,6 +67,44 @@ func TestAFailureIsRepeatedByACommandThatSelectsItAlone(t *testing.T) {
 		if only.MatchString(text) != want {
 			t.Errorf("%s: %s: got %t", again, text, !want)
 		}
+	}
+}
+
+func TestAFailureTellsOfItsPast(t *testing.T) {
+	run := made(t, "spec")
+	suite, past := run.Suites[0], "failed 3 of 214 runs of this content, first on 2026-03-01 10:00"
+	if err := suite.Recall(run.Dir+"/junit/gateway.json", map[string]string{suite.Failures()[0].Name: past}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := report.Read(run.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Write(); err != nil {
+		t.Fatal(err)
+	}
+	lacks(t, read(t, again, report.PageFile), "<p><code>test/e2e/gateway/a_test.go:7</code> "+past+"</p>", "<p><code>test/e2e/gateway/a_test.go:7</code></p>")
+	lacks(t, read(t, again, report.SummaryFile), "\n`test/e2e/gateway/a_test.go:7` "+past+"\n", "\n`test/e2e/gateway/a_test.go:7`\n")
+}
+
+func TestOnlyARepetitionThatFailedIsTold(t *testing.T) {
+	const passed, failed = "gateway" + report.Changed + "1", "gateway" + report.Changed + "2"
+	dir := filepath.Join(t.TempDir(), "1")
+	record(t, dir, with(work{"suite", passed, suiteAt, time.Second, timeline.Done, ""}, work{"suite", failed, suiteAt, time.Second, timeline.Failed, "1 failed"}), func(r *timeline.Recorder, started time.Time) {
+		for name, wrong := range map[string][]int{passed: nil, failed: {5}} {
+			ran(t, dir, started.Add(suiteAt), 8, time.Second, wrong...)
+			if err := os.Rename(dir+"/junit/gateway.json", dir+"/junit/"+name+".json"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end(t, r, timeline.Broken, "")
+	})
+	run, err := report.Read(dir)
+	if err != nil || len(run.Suites) != 1 || run.Suites[0].Name != failed {
+		t.Fatalf("got %+v, %v", run.Suites, err)
+	}
+	if again := run.Suites[0].Failures()[0].Again; !strings.HasSuffix(again, " go tool mage e2e:gateway") {
+		t.Errorf("got %s, which is no target", again)
 	}
 }
 

@@ -30,6 +30,10 @@ const (
 // CoverageFile is what the cluster of the run has covered, in the folder of the evidence.
 const CoverageFile = "coverage.json"
 
+// Changed stands between the name of a suite and the number of a repetition of those of its
+// specs that have changed, in the name of the step.
+const Changed = "-changed-"
+
 // Run is a run, as its evidence tells of it.
 type Run struct {
 	timeline.Document
@@ -80,7 +84,8 @@ func read(dir string) (*Run, error) {
 			}
 		}
 		if step.Phase == "suite" {
-			suite, err := ReadSuite(filepath.Join(dir, "junit", step.Name+".json"), step.Name, run.Root, run.covered())
+			name, _, repeated := strings.Cut(step.Name, Changed)
+			suite, err := ReadSuite(filepath.Join(dir, "junit", step.Name+".json"), name, run.Root, run.covered())
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
@@ -88,6 +93,10 @@ func read(dir string) (*Run, error) {
 				run.Logs = append(run.Logs, Log{"junit/" + step.Name + ".json", err.Error()})
 				continue
 			}
+			if repeated && suite.Failed == 0 {
+				continue // the same specs once more, of which nothing new is to be told
+			}
+			suite.Name = step.Name
 			run.Suites = append(run.Suites, suite)
 			for _, spec := range suite.Specs {
 				run.Events = append(run.Events, spec.Faults...)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"kubernaut.ai/e2e/test/e2e/target"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
@@ -16,6 +18,7 @@ import (
 // Suite is a suite that ran, as Ginkgo's JSON report tells of it.
 type Suite struct {
 	Name    string // in the catalog
+	Title   string // its own text
 	Start   time.Time
 	Took    time.Duration
 	Seed    int64
@@ -28,10 +31,11 @@ type Suite struct {
 
 // Spec is one spec that ran, or one node of the suite's own.
 type Spec struct {
-	Name    string // its containers' and its own text; a node's begins with its kind in brackets
-	Node    bool   // no spec: what a suite does before or after them
-	Process int    // from 1
-	Serial  bool   // nothing else of the suite ran beside it
+	Name    string  // its containers' and its own text; a node's begins with its kind in brackets
+	Node    bool    // no spec: what a suite does before or after them
+	Process int     // from 1
+	Serial  bool    // nothing else of the suite ran beside it
+	Places  []Place // where it and its containers stand
 	Start   time.Time
 	Took    time.Duration
 	Parts   []Part           // what it spent its time with, in order
@@ -74,6 +78,7 @@ type Failure struct {
 	Message string   // whole
 	Told    []string // what else the spec has reported: what it said and heard, what was logged about it
 	Again   string   // the command that repeats precisely this on the kept cluster
+	Past    string   // how often it failed before; empty if that is not known
 }
 
 // Brief is the beginning of the message on one line: a matcher's first line often says no
@@ -107,6 +112,46 @@ func (s Suite) Counts() string {
 	return counts
 }
 
+// pastSuffix is that of the file beside a suite's report which tells of the past of those that
+// failed in it.
+const pastSuffix = ".past.json"
+
+// Recall says of the specs that failed how often they did so before, by name, and leaves it
+// beside the suite's report for whoever reads that again.
+func (s Suite) Recall(file string, past map[string]string) error {
+	if len(past) == 0 {
+		return nil
+	}
+	s.recall(past)
+	data, err := json.Marshal(past)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(strings.TrimSuffix(file, ".json")+pastSuffix, data, 0o644)
+}
+
+func (s Suite) recall(past map[string]string) {
+	for _, spec := range s.Specs {
+		if spec.Failure != nil {
+			spec.Failure.Past = past[spec.Name]
+		}
+	}
+}
+
+// Focus is the regular expression that selects specs of a suite and no others. Ginkgo matches
+// the suite's own text, a space and the spec's.
+func Focus(title string, names ...string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = regexp.QuoteMeta(name)
+	}
+	only := strings.Join(quoted, "|")
+	if len(names) > 1 {
+		only = "(" + only + ")"
+	}
+	return "^" + regexp.QuoteMeta(title) + " " + only + "$"
+}
+
 // Command is a target as the user would call it for a variant.
 func Command(coverage bool, target string) string {
 	if coverage {
@@ -118,9 +163,10 @@ func Command(coverage bool, target string) string {
 // Quote is a text as one word of a shell.
 func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-type location struct {
-	FileName   string
-	LineNumber int
+// Place is a line of a file.
+type Place struct {
+	File string `json:"FileName"` // absolute
+	Line int    `json:"LineNumber"`
 }
 
 type moment struct{ Time time.Time }
@@ -136,19 +182,21 @@ type ginkgoReport struct {
 }
 
 type ginkgoSpec struct {
-	ContainerHierarchyTexts []string
-	LeafNodeText            string
-	LeafNodeType            string
-	State                   string
-	StartTime               time.Time
-	EndTime                 time.Time
-	RunTime                 time.Duration
-	ParallelProcess         int
-	IsSerial                bool
-	Failure                 struct {
+	ContainerHierarchyTexts     []string
+	ContainerHierarchyLocations []Place
+	LeafNodeText                string
+	LeafNodeLocation            Place
+	LeafNodeType                string
+	State                       string
+	StartTime                   time.Time
+	EndTime                     time.Time
+	RunTime                     time.Duration
+	ParallelProcess             int
+	IsSerial                    bool
+	Failure                     struct {
 		Message        string
 		ForwardedPanic string
-		Location       location
+		Location       Place
 	}
 	CapturedGinkgoWriterOutput string
 	ReportEntries              []struct {
@@ -158,7 +206,7 @@ type ginkgoSpec struct {
 	}
 	SpecEvents []struct {
 		SpecEventType    string
-		CodeLocation     location
+		CodeLocation     Place
 		TimelineLocation moment
 		Message          string
 		Duration         time.Duration
@@ -179,7 +227,7 @@ func ReadSuite(file, name, root string, coverage bool) (Suite, error) {
 		return suite, fmt.Errorf("%s: %w", file, err)
 	}
 	for _, report := range reports {
-		suite.Start, suite.Seed = report.StartTime, report.SuiteConfig.RandomSeed
+		suite.Title, suite.Start, suite.Seed = report.SuiteDescription, report.StartTime, report.SuiteConfig.RandomSeed
 		suite.Took += report.RunTime
 		suite.Reasons = append(suite.Reasons, report.SpecialSuiteFailureReasons...)
 		for _, ran := range report.SpecReports {
@@ -199,13 +247,19 @@ func ReadSuite(file, name, root string, coverage bool) (Suite, error) {
 				spec.Failure = ran.failure(spec, root)
 				spec.Failure.Again = "E2E_KEEP=always "
 				if !spec.Node {
-					// Ginkgo matches the suite's own text, a space and the spec's.
-					spec.Failure.Again += "E2E_FOCUS=" + Quote("^"+regexp.QuoteMeta(report.SuiteDescription+" "+spec.Name)+"$") + " "
+					spec.Failure.Again += "E2E_FOCUS=" + Quote(Focus(report.SuiteDescription, spec.Name)) + " "
 				}
 				spec.Failure.Again += Command(coverage, "e2e:"+name)
 			}
 			suite.Specs = append(suite.Specs, spec)
 		}
+	}
+	if data, err = os.ReadFile(strings.TrimSuffix(file, ".json") + pastSuffix); err == nil {
+		past := map[string]string{}
+		if err := json.Unmarshal(data, &past); err != nil {
+			return suite, fmt.Errorf("%s: past: %w", file, err)
+		}
+		suite.recall(past)
 	}
 	return suite, nil
 }
@@ -214,6 +268,7 @@ func (g ginkgoSpec) spec() Spec {
 	spec := Spec{
 		Name: strings.Join(append(g.ContainerHierarchyTexts, g.LeafNodeText), " "), Node: g.LeafNodeType != "It",
 		Process: max(1, g.ParallelProcess), Serial: g.IsSerial, Start: g.StartTime, Took: g.RunTime,
+		Places: append(g.ContainerHierarchyLocations, g.LeafNodeLocation),
 	}
 	if spec.Node {
 		spec.Name = strings.TrimSpace("[" + g.LeafNodeType + "] " + spec.Name)
@@ -222,7 +277,7 @@ func (g ginkgoSpec) spec() Spec {
 		name := event.Message
 		switch event.SpecEventType {
 		case "Node (End)":
-			name = fmt.Sprintf("%s %s:%d", event.NodeType, filepath.Base(event.CodeLocation.FileName), event.CodeLocation.LineNumber)
+			name = fmt.Sprintf("%s %s:%d", event.NodeType, filepath.Base(event.CodeLocation.File), event.CodeLocation.Line)
 		case "By (End)":
 		default:
 			continue
@@ -251,7 +306,7 @@ func (g ginkgoSpec) spec() Spec {
 func (g ginkgoSpec) failure(spec Spec, root string) *Failure {
 	failure := &Failure{
 		Name: spec.Name, Node: spec.Node, Message: strings.TrimSpace(g.Failure.Message + "\n" + g.Failure.ForwardedPanic),
-		File: relative(root, g.Failure.Location.FileName), Line: g.Failure.Location.LineNumber,
+		File: relative(root, g.Failure.Location.File), Line: g.Failure.Location.Line,
 	}
 	for _, entry := range g.ReportEntries {
 		if text := strings.TrimSpace(entry.Value.Representation); text != "" && !strings.HasPrefix(entry.Name, target.Fault) {

@@ -1,6 +1,7 @@
 package targets_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,7 @@ import (
 
 // engine stands for podman and docker: one container, until it is removed, and no answer
 // while it is stopped.
-const engine = `#!/bin/sh
+const engine = `
 cd "$(dirname "$0")/.." || exit 1
 if test -e "stopped-$(basename "$0")"; then echo "cannot connect to its socket" >&2; exit 125; fi
 case "$1" in
@@ -23,6 +24,29 @@ rm) rm -f "containers-$(basename "$0")" ;;
 esac
 exit 0
 `
+
+func TestWhatNeedsNoManifestWorksWhileOneIsBroken(t *testing.T) {
+	root := t.TempDir()
+	filetest.Put(t, root, "go.mod", "module x\n\nrequire sigs.k8s.io/kind v0.33.0\n")
+	filetest.Put(t, root, "docker/kind-node/go.mod", "module y\n\nrequire k8s.io/kubernetes v1.37.2\n")
+	filetest.Put(t, root, "manifests/gateway/base/kustomization.yaml", ": no manifest")
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	project := targets.Of(infrastructure.Kubernaut())
+	project.Root, project.Variant = root, infrastructure.Standard
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // what is asked for is not to be done
+	for name, target := range map[string]func(context.Context) error{
+		"cluster:status": project.Status, "cluster:delete": project.DeleteCluster, "clean": project.Clean, "doctor": project.Doctor,
+		"lint": project.Lint, "generate": project.Generate, "report": project.Report, "test:unit": project.UnitTests, "test:integration": project.IntegrationTests,
+	} {
+		if err := target(ctx); err != nil && strings.Contains(err.Error(), "manifest") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := project.EndToEnd(ctx); err == nil || !strings.Contains(err.Error(), "manifests/gateway/base") {
+		t.Errorf("e2e:all: got %v, want the broken manifest", err)
+	}
+}
 
 func TestAClusterIsDeletedWhateverIsBroken(t *testing.T) {
 	const node = "the-node"
@@ -64,10 +88,7 @@ func TestAClusterIsDeletedWhateverIsBroken(t *testing.T) {
 			put("go.mod", "module x\n\nrequire sigs.k8s.io/kind v0.33.0\n")
 			put("docker/kind-node/go.mod", "module y\n\nrequire k8s.io/kubernetes v1.37.2\n")
 			for _, program := range []string{"bin/podman", "bin/docker"} {
-				put(program, engine)
-				if err := os.Chmod(filepath.Join(own.Root, program), 0o755); err != nil {
-					t.Fatal(err)
-				}
+				filetest.Program(t, own.Root, program, engine)
 			}
 			put("containers-"+test.in, node+"\n")
 			t.Setenv("PATH", filepath.Join(own.Root, "bin")+":"+os.Getenv("PATH"))

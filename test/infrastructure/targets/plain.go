@@ -21,8 +21,25 @@ func (t Targets) CreateCluster(ctx context.Context) error {
 	return t.Deploy(ctx, t.Catalog.Base)
 }
 
-// DeleteCluster removes the cluster; the evidence stays.
+// DeleteCluster removes the cluster, parked or not; the evidence stays.
 func (t Targets) DeleteCluster(ctx context.Context) error {
+	return t.reopened(ctx, (*infrastructure.Environment).DeleteCluster)
+}
+
+// ParkCluster stops the cluster and resets it to the state that was kept of it, else to what
+// it is now. The next run begins from there.
+func (t Targets) ParkCluster(ctx context.Context) error {
+	return t.reopened(ctx, (*infrastructure.Environment).ParkCluster)
+}
+
+// ResetCluster restores the state that was kept of the cluster.
+func (t Targets) ResetCluster(ctx context.Context) error {
+	return t.reopened(ctx, func(env *infrastructure.Environment, ctx context.Context) error {
+		return env.Diagnose(ctx, env.ResetCluster(ctx))
+	})
+}
+
+func (t Targets) reopened(ctx context.Context, do func(*infrastructure.Environment, context.Context) error) error {
 	plan, err := t.plan(infrastructure.Outline)
 	if err != nil {
 		return err
@@ -31,7 +48,7 @@ func (t Targets) DeleteCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(env.DeleteCluster(ctx), env.Close())
+	return errors.Join(do(env, ctx), env.Close())
 }
 
 // Plan prints what a run of all suites would do now, phase by phase, and why.
@@ -73,6 +90,11 @@ func (t Targets) Report(ctx context.Context) error {
 	return t.outlined(func(plan *infrastructure.Plan) error {
 		return infrastructure.Report(ctx, plan, os.Stdout, opener(os.Getenv))
 	})
+}
+
+// Flakes prints which specs failed and passed on the same content.
+func (t Targets) Flakes(context.Context) error {
+	return t.outlined(func(plan *infrastructure.Plan) error { return infrastructure.Flakes(plan, os.Stdout, os.Stderr) })
 }
 
 // opener is the program that opens a page on this desktop; empty if there is none.

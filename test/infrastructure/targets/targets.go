@@ -60,28 +60,38 @@ func (t Targets) Deploy(ctx context.Context, components ...string) error {
 
 // phases runs the phases of one kind, all or by name, and leaves the cluster as it is.
 func (t Targets) phases(ctx context.Context, kind infrastructure.Kind, names []string) error {
-	return t.run(ctx, kind, names, (*infrastructure.Environment).Diagnose)
+	return t.run(ctx, kind, names, 0, (*infrastructure.Environment).Diagnose)
 }
 
 // EndToEnd takes the checkout to a proven system: it runs suites one after the other, in
 // the catalog's order, and before them everything that they need. Without names it runs
 // all. At the end the cluster is kept or removed as E2E_KEEP says.
 func (t Targets) EndToEnd(ctx context.Context, suites ...string) error {
-	return t.run(ctx, infrastructure.RunSuite, suites, (*infrastructure.Environment).Finish)
+	return t.run(ctx, infrastructure.RunSuite, suites, 0, (*infrastructure.Environment).Finish)
+}
+
+// Soak is EndToEnd of all suites, so many times on one cluster. At the end it prints what
+// came of them.
+func (t Targets) Soak(ctx context.Context, rounds int) error {
+	if rounds < 1 {
+		return fmt.Errorf("e2e:soak %d: takes a number of rounds, from 1", rounds)
+	}
+	return t.run(ctx, infrastructure.RunSuite, nil, rounds, (*infrastructure.Environment).Finish)
 }
 
 // Program runs a program of the catalog on a deployed environment, and ends as EndToEnd
 // does.
 func (t Targets) Program(ctx context.Context, name string) error {
-	return t.run(ctx, infrastructure.RunProgram, []string{name}, (*infrastructure.Environment).Finish)
+	return t.run(ctx, infrastructure.RunProgram, []string{name}, 0, (*infrastructure.Environment).Finish)
 }
 
 // run carries out the phases of one kind, by name or all, with what they need, and ends
 // the run. What is built is built
 // first, all at once; suites and programs run one after the other, because each has specs
 // that want the cluster for themselves. Failed specs of one do not keep the next from
-// running; anything else does, because then the environment does nothing more.
-func (t Targets) run(ctx context.Context, kind infrastructure.Kind, names []string, end func(*infrastructure.Environment, context.Context, error) error) error {
+// running; anything else does, because then the environment does nothing more. With a number
+// of rounds above 0, suites are run that often.
+func (t Targets) run(ctx context.Context, kind infrastructure.Kind, names []string, rounds int, end func(*infrastructure.Environment, context.Context, error) error) error {
 	plan, err := t.plan(infrastructure.NewPlan)
 	if err != nil {
 		return err
@@ -117,7 +127,11 @@ func (t Targets) run(ctx context.Context, kind infrastructure.Kind, names []stri
 	if err == nil {
 		err = deps(ctx, others...)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case rounds > 0:
+		err = env.Soak(ctx, rounds, plan.Goals)
+	default:
 		for _, phase := range last {
 			err = errors.Join(err, deps(ctx, phase))
 		}

@@ -88,7 +88,7 @@ type Document struct {
 }
 
 // Phases that follow a suite and are no part of setting up.
-var afterSuite = []string{"suite", "bench", "mutants", "coverage", "gather", teardown}
+var afterSuite = []string{"suite", "soak", "bench", "mutants", "coverage", "gather", teardown}
 
 const teardown = "teardown"
 
