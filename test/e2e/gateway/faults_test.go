@@ -183,13 +183,15 @@ func whole(ctx context.Context) {
 var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("signals are still taken, readiness falls and returns, and every audit event arrives once", SpecTimeout(broken), func(ctx SpecContext) {
 		first := created(ctx, alert(workload(ctx)))
-		attach := unreachable(ctx)
+		up, err := world.Down(ctx, dataStorageApp)
+		DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
+		Expect(err).NotTo(HaveOccurred())
 		ns := workload(ctx)
 		second := created(ctx, alert(ns))
 		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
 		Eventually(ready).WithContext(ctx).Should(And(HaveStatus(http.StatusServiceUnavailable), HaveField("Body", ContainSubstring("datastorage"))))
 		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
-		Expect(attach(ctx)).To(Succeed())
+		Expect(up(ctx)).To(Succeed())
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
 		Expect(eventTypes(audited(ctx, second.Name, 3))).To(ConsistOf("gateway.signal.received", "gateway.crd.created", "gateway.signal.deduplicated"))
 		audited(ctx, first.Name, 2)
@@ -250,12 +252,12 @@ var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), S
 var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"), SpecPriority(last), func() {
 	It("nothing that was accepted is lost after its process is killed, nor after it is deleted", SpecTimeout(broken), func(ctx SpecContext) {
 		storm := blow(ctx)
-		storm.blows(ctx, perSecond)
+		storm.blows(ctx, perSecond/2)
 		signal(ctx, gatewayApp, "SIGKILL")
-		storm.blows(ctx, perSecond)
+		storm.blows(ctx, perSecond/2)
 		pods := must(world.Delete(ctx, gatewayApp))
 		Expect(world.AwaitPods(ctx, gatewayApp, replaced(pods))).To(Succeed())
-		storm.blows(ctx, perSecond)
+		storm.blows(ctx, perSecond/2)
 		storm.calm(ctx)
 	})
 })
