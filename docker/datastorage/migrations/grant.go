@@ -32,6 +32,11 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role, password string) (
 	if err := makeRole(ctx, conn, role, password); err != nil {
 		return err
 	}
+	return again(ctx, func() error { return grant(ctx, conn, role) })
+}
+
+// grant lets a role do what the server does.
+func grant(ctx context.Context, conn *pgx.Conn, role string) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		// Two runs that grant the same at once would refuse each other.
 		var schema string
@@ -59,7 +64,7 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role, password string) (
 // makeRole makes a role, or gives it this password. Roles belong to all databases, and
 // another run may be at work in another one: what loses against it is done again.
 func makeRole(ctx context.Context, conn *pgx.Conn, role, password string) error {
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+	return again(ctx, func() error {
 		var exists bool
 		var quoted string
 		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), quote_literal($2)", role, password).Scan(&exists, &quoted)
@@ -70,7 +75,16 @@ func makeRole(ctx context.Context, conn *pgx.Conn, role, password string) error 
 			}
 			_, err = conn.Exec(ctx, verb+" ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN PASSWORD "+quoted)
 		}
-		// A role of that name was made, or changed, in the same moment.
+		return err
+	})
+}
+
+// again does a change of the catalog again that lost against another one of the same role or
+// table in the same moment: 42710 and 23505 say that it has been made, XX000 that the "tuple
+// [was] concurrently updated", for which PostgreSQL has no state of its own.
+func again(ctx context.Context, change func() error) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := change()
 		var refused *pgconn.PgError
 		if err != nil && !(errors.As(err, &refused) && (refused.Code == "42710" || refused.Code == "23505" || refused.Code == "XX000")) {
 			err = backoff.Permanent(err)

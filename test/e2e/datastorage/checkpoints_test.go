@@ -56,7 +56,7 @@ var _ = Describe("When the database's owner has removed", Serial, func() {
 	})
 })
 
-var _ = Describe("A month that was removed by policy", func() {
+var _ = Describe("A month that was removed by policy", SpecPriority(first), func() {
 	It("leaves the rest verifiable", SpecTimeout(broken), func(ctx SpecContext) {
 		// The API takes no event of a month long ago; what waits in the queue was taken once.
 		chain := correlation()

@@ -99,7 +99,8 @@ func versions(ctx context.Context, database string) []int64 {
 	return must(pgx.CollectRows(rows, pgx.RowTo[int64]))
 }
 
-var _ = Describe("Migrations", func() {
+// They begin early, because their pods take some seconds.
+var _ = Describe("Migrations", SpecPriority(first), func() {
 	It("do nothing when they have been applied", SpecTimeout(broken), func(ctx SpecContext) {
 		event := audit.NewEvent(correlation())
 		stored(ctx, event)

@@ -246,15 +246,22 @@ var _ = Describe("A connection that only begins a request", func() {
 	})
 })
 
-var _ = Describe("More requests than the Gateway serves at once", Serial, func() {
-	It("are told to come back while the others are served", SpecTimeout(broken), func(ctx SpecContext) {
-		ns, limit := workload(ctx), maxConcurrent(ctx)
+// Last, because Alertmanager tells of the end of its alert when it pleases.
+var _ = Describe("More requests than the Gateway serves at once", Serial, SpecPriority(last), func() {
+	It("are told to come back while the others are served, and Alertmanager comes", SpecTimeout(broken), func(ctx SpecContext) {
+		ns, late, limit := workload(ctx), workload(ctx), maxConcurrent(ctx)
 		all := holdAll(ctx, limit, sized(ns, 4<<10))
 		response := send(ctx, alert(ns))
+		overloaded := notify(ctx, "overloaded", alert(late))
 		Expect(response).To(BeProblem(http.StatusServiceUnavailable, "overloaded"), "Alertmanager drops what is answered 429")
 		Expect(response.RetryAfter()).To(BeNumerically(">", 0))
 		Expect(response).To(beSecured())
+		Eventually(overloaded.sent).WithContext(ctx).Should(HaveField("Refused", BeNumerically(">", 0)), "the Gateway has too much to do")
 		Expect(finishAll(all)).To(Equal(map[int]int{http.StatusCreated: 1, http.StatusAccepted: limit - 1}))
 		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
+		Eventually(overloaded.sent).WithContext(ctx).Should(HaveField("Delivered()", 1))
+		Expect(must(overloaded.sent(ctx)).Failed).To(BeZero())
+		Expect(remediations(ctx, identity(late))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(1))))
+		overloaded.silence(ctx)
 	})
 })
