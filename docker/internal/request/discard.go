@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// discardTime is how long a sender may take to send what nobody wants.
-const discardTime = 2 * time.Second
+// discardTime is how long a sender may take to send what nobody wants: many are refused at once
+// on a busy machine. It fits between the deadlines of a request and of its answer.
+const discardTime = 4 * time.Second
 
 // Discard reads up to limit bytes of what its handler has left of a body, and throws them
 // away, before the answer goes out. A sender that is refused while it still writes would
