@@ -243,8 +243,12 @@ func (x *explainer) cluster(ctx context.Context) (Forecast, error) {
 	if reason := identity.Differs(record.Spec); reason != "" {
 		return Forecast{Action: "create", Why: reason}, nil
 	}
-	if record.Parked {
-		return Forecast{Action: "restore", Why: "parked as it was " + record.Kept.At.Local().Format(time.DateTime)}, nil
+	if record.Kept != nil && (record.Parked || x.beginsClean()) {
+		reason, err := x.outgrown(record.Kept)
+		if err != nil || reason != "" {
+			return Forecast{Action: "create", Why: reason}, err
+		}
+		return Forecast{Action: "restore", Why: "as it was " + record.Kept.At.Local().Format(time.DateTime)}, nil
 	}
 	running, err := x.adapters.Cluster.Nodes(ctx)
 	if err != nil {

@@ -96,20 +96,29 @@ func (e *Environment) restoreFor(ctx context.Context, was checkout.Record, all [
 	if was.Kept == nil {
 		return "", &cluster.Broken{Reason: "its record is damaged"}
 	}
-	foundation, err := e.foundation()
+	reason, err := e.outgrown(was.Kept)
 	if err != nil {
 		return "", err
 	}
-	for _, part := range slices.Sorted(maps.Keys(foundation)) {
-		if before, there := was.Kept.Deployed[part]; there && before != foundation[part] {
-			return "", &cluster.Broken{Reason: fmt.Sprintf("%s is another than in the state that was kept", part)}
-		}
+	if reason != "" {
+		return "", &cluster.Broken{Reason: reason}
 	}
 	done, err := e.restore(ctx, was, all, status)
 	if err == nil {
 		e.setClean()
 	}
 	return done, err
+}
+
+// outgrown says why a state is of no use any more; empty if it is.
+func (e *Environment) outgrown(kept *checkout.Kept) (string, error) {
+	foundation, err := e.foundation()
+	for _, part := range slices.Sorted(maps.Keys(foundation)) {
+		if before, there := kept.Deployed[part]; there && before != foundation[part] {
+			return fmt.Sprintf("%s is another than in the state that was kept", part), nil
+		}
+	}
+	return "", err
 }
 
 // foundation is what a state that is kept must have been made of to be restored, by part:

@@ -111,6 +111,11 @@ func TestAClusterIsParkedAndRestored(t *testing.T) {
 			if test.between != nil {
 				test.between(r)
 			}
+			if strings.Contains(test.reason, "another than") {
+				if why := r.forecast(t, infrastructure.CreateCluster); why != "create: "+test.reason {
+					t.Errorf("plan: got %s", why)
+				}
+			}
 			did, err = r.again(test.environ, tested("first"))
 			if err != nil || did != test.then {
 				t.Errorf("next run: got %q and %v, want %q", did, err, test.then)
@@ -121,6 +126,22 @@ func TestAClusterIsParkedAndRestored(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forecast is what plan says of the phase of a kind, and why.
+func (r *rig) forecast(t *testing.T, kind infrastructure.Kind) string {
+	t.Helper()
+	plan, err := infrastructure.NewPlan(r.plan.Root, r.plan.Catalog, r.plan.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan.Goals = r.plan.Goals
+	forecasts, err := infrastructure.Explain(t.Context(), plan, r.world.Adapters())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(forecasts, func(f infrastructure.Forecast) bool { return f.Phase.Kind == kind })
+	return forecasts[at].Action + ": " + forecasts[at].Why
 }
 
 // rewrite changes the record of the cluster.
@@ -141,11 +162,12 @@ func TestARunOfPhasesRestoresOnlyWhatIsParked(t *testing.T) {
 	if _, err := r.again(nil, tested("first")); err != nil {
 		t.Fatal(err)
 	}
-	forecasts, err := infrastructure.Explain(t.Context(), r.plan, r.world.Adapters())
-	if err != nil || !slices.ContainsFunc(forecasts, func(f infrastructure.Forecast) bool {
-		return f.Phase.Kind == infrastructure.CreateCluster && f.Action == "restore"
-	}) || slices.ContainsFunc(forecasts, func(f infrastructure.Forecast) bool { return f.Action == "load" || f.Action == "deploy" }) {
-		t.Errorf("plan: got %+v and %v", forecasts, err)
+	for kind, want := range map[infrastructure.Kind]string{
+		infrastructure.CreateCluster: "restore: as it was", infrastructure.LoadImage: "reuse: ", infrastructure.DeployComponent: "reuse: ",
+	} {
+		if why := r.forecast(t, kind); !strings.HasPrefix(why, want) {
+			t.Errorf("plan: got %s, want %s", why, want)
+		}
 	}
 	var status strings.Builder
 	if err := infrastructure.Status(t.Context(), r.plan, r.world.Adapters(), &status); err != nil || !strings.Contains(status.String(), "1 MB; parked: the next run restores it") {
