@@ -131,45 +131,50 @@ var _ = Describe("While readers wait for PostgreSQL", Serial, Label("fault"), Sp
 var _ = Describe("Bodies of the worst shapes, many at once", Serial, Label("fault"), SpecPriority(last), func() {
 	It("end no process, and hold up no small one", SpecTimeout(broken), func(ctx SpecContext) {
 		before := restarts(must(world.Pods(ctx, dataStorageApp)))
-		// More together than a pod has memory.
-		const largest, all = 5<<20 - 2000, 60
-		shapes := []struct {
-			data   string
-			copies int
-		}{
-			{`{"text":"` + strings.Repeat("x", largest) + `"}`, 6}, // the one that is stored
-			{`{"list":[` + strings.TrimSuffix(strings.Repeat(`{"":{}},`, largest/8), ",") + `]}`, 8},
-			{`{"list":[` + strings.TrimSuffix(strings.Repeat("1e9,", largest/4), ",") + `]}`, 8},
-			{`{"text":"` + strings.Repeat("\xff", largest) + `"}`, 38},
-		}
-		var arrived, sent atomic.Int32
-		var senders sync.WaitGroup
-		// None ends before all have arrived, so that all are in hand at once if they can be. Those
-		// that nobody reads yet are not waited for.
-		waiting, end := context.WithTimeout(ctx, 2*time.Second)
-		defer end()
-		held := func(body []byte) func(*http.Request) {
-			return func(r *http.Request) {
-				reader, writer := io.Pipe()
-				r.Body = reader
-				senders.Go(func() {
-					last := len(body) - 1
-					_, _ = writer.Write(body[:last])
-					if arrived.Add(1) == all {
-						end()
-					}
-					<-waiting.Done()
-					_, _ = writer.Write(body[last:])
-					_ = writer.Close()
-				})
-			}
-		}
-		for _, shape := range shapes {
+		const largest, copies = 5<<20 - 2000, 8
+		bodies := make([][]byte, 0, 4)
+		for _, data := range []string{
+			`{"text":"` + strings.Repeat("x", largest) + `"}`,
+			`{"list":[` + strings.TrimSuffix(strings.Repeat(`{"":{}},`, largest/8), ",") + `]}`,
+			`{"list":[` + strings.TrimSuffix(strings.Repeat("1e9,", largest/4), ",") + `]}`,
+			`{"text":"` + strings.Repeat("\xff", largest) + `"}`,
+		} {
 			event := must(json.Marshal(audit.NewEvent(correlation())))
-			body := bytes.Replace(event, []byte(`{"written_by":"the suite"}`), []byte(shape.data), 1)
-			for range shape.copies {
+			bodies = append(bodies, bytes.Replace(event, []byte(`{"written_by":"the suite"}`), []byte(data), 1))
+		}
+		var senders sync.WaitGroup
+		// More than a pod has memory for would be in hand at once, if all were read: none ends
+		// before the others have come as far. Once no more of them are read, the rest leave.
+		const many = 50
+		var read atomic.Int32
+		waiting, end := context.WithTimeout(ctx, 7*time.Second) // a body has eight seconds to arrive
+		defer end()
+		noMore := time.AfterFunc(2*time.Second, end)
+		for range many {
+			reader, writer := io.Pipe()
+			leave := context.AfterFunc(waiting, func() { _ = writer.CloseWithError(context.Cause(waiting)) })
+			body := bodies[len(bodies)-1]
+			last := len(body) - 1
+			senders.Go(func() {
+				if _, err := writer.Write(body[:last]); err != nil || !leave() {
+					return
+				}
+				if noMore.Reset(2 * time.Second); read.Add(1) == many {
+					end()
+				}
+				<-waiting.Done()
+				_, _ = writer.Write(body[last:])
+				_ = writer.Close()
+			})
+			senders.Go(func() {
+				_, _ = storage.Post(ctx, audit.EventsPath, body, func(r *http.Request) { r.Body = reader })
+			})
+		}
+		var sent atomic.Int32
+		for _, body := range bodies {
+			for range copies {
 				senders.Go(func() {
-					if _, err := storage.Post(ctx, audit.EventsPath, body, held(body)); err == nil {
+					if _, err := storage.Post(ctx, audit.EventsPath, body); err == nil {
 						sent.Add(1)
 					}
 				})
@@ -186,7 +191,7 @@ var _ = Describe("Bodies of the worst shapes, many at once", Serial, Label("faul
 			Expect(must(storage.Write(ctx, audit.NewEvent(fmt.Sprint(small, "-", i)))).Code).To(BeNumerically("<=", http.StatusAccepted))
 		}
 		senders.Wait()
-		Expect(sent.Load()).To(BeEquivalentTo(all), "every body has an answer")
+		Expect(sent.Load()).To(BeEquivalentTo(copies*len(bodies)), "every body has an answer")
 		after := must(world.Pods(ctx, dataStorageApp))
 		Expect(restarts(after)).To(Equal(before))
 		Expect(after).To(ConsistOf(HaveField("Status.Phase", corev1.PodRunning)))
