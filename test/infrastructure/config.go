@@ -117,7 +117,7 @@ var variables = map[string]variable{
 	"E2E_KEEP": {"failure, always or never; default failure, in CI never", func(c *Config, v string) error {
 		return choose(&c.Keep, v, KeepFailure, KeepAlways, KeepNever)
 	}},
-	"E2E_PARK": {"auto, always or never; default auto: not in CI", func(c *Config, v string) error {
+	"E2E_PARK": {"auto, always or never; default auto: not in CI and not with coverage", func(c *Config, v string) error {
 		return choose(&c.Park, v, ParkAuto, ParkAlways, ParkNever)
 	}},
 	"E2E_COVERAGE": {"true or false; default false", func(c *Config, v string) error {

@@ -21,8 +21,12 @@ import (
 // aside. It is parked where it would be deleted, stopped and emptied but for that state, and
 // restored for the next run, which then finds it as it was, with its ports and keys.
 
-// parks tells whether states are kept and clusters parked.
-func (p *Plan) parks() bool { return p.Park == ParkAlways || p.Park == ParkAuto && !p.CI }
+// parks tells whether states are kept and clusters parked. The coverage variant's are only
+// where that is asked for: Jobs do not run again after a restore, and what they covered would
+// be missing, which of DataStorage with its migrations was 64 of 880 blocks.
+func (p *Plan) parks() bool {
+	return p.Park == ParkAlways || p.Park == ParkAuto && !p.CI && p.Variant != Coverage
+}
 
 // beginsClean tells whether the run wants a cluster that nothing has worked on. E2E_KEEP=always
 // is for those who want it as they left it.

@@ -128,6 +128,17 @@ func TestAClusterIsParkedAndRestored(t *testing.T) {
 	}
 }
 
+// What Jobs covered would be missing from a run that restores.
+func TestTheCoverageVariantIsParkedWhereThatIsAskedFor(t *testing.T) {
+	for environ, kept := range map[string]bool{"E2E_PARK=auto": false, "E2E_PARK=always": true} {
+		r := founded(t, "E2E_COVERAGE=true", environ)
+		// The small checkout has no services whose coverage could be collected at the end.
+		if did, _ := r.again([]string{"E2E_COVERAGE=true", environ}, tested("first")); strings.Contains(did, "keep") != kept {
+			t.Errorf("%s: got %q", environ, did)
+		}
+	}
+}
+
 // forecast is what plan says of the phase of a kind, and why.
 func (r *rig) forecast(t *testing.T, kind infrastructure.Kind) string {
 	t.Helper()
