@@ -235,6 +235,16 @@ func TestNothingRunsAgainThatIsAsOnMain(t *testing.T) {
 	kept(t, store, 3)
 }
 
+func TestASuiteOfWhichNothingIsSelectedRunsNothingAgain(t *testing.T) {
+	r, _ := remembering(t, func(string) bool { return false }, "E2E_CHANGED=3", "E2E_FOCUS=only here")
+	r.world.Report = func(name string) string { return ginkgo(map[string]int{"second": 1}[name], 5, 0) }
+	r.git("init", "--quiet", "--initial-branch=main")
+	r.git("commit", "--quiet", "--allow-empty", "--message=one")
+	if err := r.run(tested("first"), tested("second")); err != nil {
+		t.Errorf("got %v, want that of the first suite nothing ran", err)
+	}
+}
+
 // soak runs rounds of both suites on what is deployed.
 func (r *rig) soak(ctx context.Context, rounds int) error {
 	r.t.Helper()

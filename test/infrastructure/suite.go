@@ -186,7 +186,7 @@ func (e *Environment) runSuite(ctx context.Context, p Phase) error {
 		ran, err = e.ginkgo(ctx, step, p.Name, p.Name, e.Config.Suite, count)
 		return err
 	})
-	if err != nil || e.Changed == 0 {
+	if err != nil || e.Changed == 0 || ran.Name == "" { // none of its specs was selected
 		return err
 	}
 	return e.again(ctx, ran)
