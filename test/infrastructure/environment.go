@@ -204,11 +204,8 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 // part of a run that has the lock.
 func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) (_ *Environment, err error) {
 	own := *plan
-	env := &Environment{
-		Plan: &own, adapters: adapters, state: plan.cluster(), results: cmp.Or(shown.Results, io.Discard),
-		refs: map[string]string{}, packaged: map[string]bool{}, selected: map[string]int{},
-		answers: map[string]func() (any, error){},
-	}
+	env := newEnvironment(ctx, &own, adapters)
+	env.results = cmp.Or(shown.Results, io.Discard)
 	if own.Evidence == "" {
 		if env.lock, err = plan.lock(ctx, shown.Out); err != nil {
 			return nil, err
@@ -221,7 +218,6 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })
 	env.sources = sync.OnceValues(func() (checkout.Sources, error) { return env.readSources(ctx) })
-	env.held = sync.OnceValues(func() (map[string]bool, error) { return env.stored(ctx) })
 	if plan.Variant == Coverage {
 		// One that is damaged is begun anew with the next run; a cluster can be removed
 		// without one.
@@ -230,6 +226,17 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 		}
 	}
 	return env, nil
+}
+
+// newEnvironment is one that can look, and does nothing yet.
+func newEnvironment(ctx context.Context, plan *Plan, adapters Adapters) *Environment {
+	env := &Environment{
+		Plan: plan, adapters: adapters, state: plan.cluster(),
+		refs: map[string]string{}, packaged: map[string]bool{}, selected: map[string]int{},
+		answers: map[string]func() (any, error){},
+	}
+	env.held = sync.OnceValues(func() (map[string]bool, error) { return env.stored(ctx) })
+	return env
 }
 
 // evidenceFolder is where the evidence goes, asked by the first step: a folder of its own

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -40,9 +39,7 @@ func Explain(ctx context.Context, plan *Plan, adapters Adapters) ([]Forecast, er
 	if err != nil {
 		return nil, err
 	}
-	env := &Environment{Plan: plan, adapters: adapters, state: plan.cluster(), refs: map[string]string{}, packaged: map[string]bool{}, answers: map[string]func() (any, error){}}
-	env.held = sync.OnceValues(func() (map[string]bool, error) { return env.stored(ctx) })
-	x := &explainer{Environment: env, made: map[Phase]Forecast{}}
+	x := &explainer{Environment: newEnvironment(ctx, plan, adapters), made: map[Phase]Forecast{}}
 	if x.sources, err = x.state.Sources(); err != nil {
 		return nil, err
 	}
