@@ -18,7 +18,7 @@ func Discard(limit int64) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			// HTTP/2 ends the request alone, and who asks before the body is sent sends none.
-			if r.ProtoMajor != 1 || r.Header.Get("Expect") != "" {
+			if r.ContentLength == 0 || r.ProtoMajor != 1 || r.Header.Get("Expect") != "" {
 				next.ServeHTTP(w, r)
 				return
 			}

@@ -145,8 +145,7 @@ func sweepTrail(ctx context.Context) {
 	if report.Valid {
 		return
 	}
-	GinkgoWriter.Printf("the audit trail that earlier runs left does not verify (%+v): the stores are emptied\n", *report.FirstBroken)
-	AddReportEntry("the audit trail that earlier runs left did not verify", *report.FirstBroken)
+	AddReportEntry("the audit trail that earlier runs left does not verify: the stores are emptied", *report.FirstBroken)
 	injector := &faults.Injector{Cluster: kube, Runner: command.Local{}}
 	up, err := injector.Down(ctx, dataStorageApp)
 	if err == nil {
