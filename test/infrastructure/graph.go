@@ -71,9 +71,9 @@ type graph struct {
 //     a build that fails;
 //   - an image is loaded, and a component deployed, into a cluster that has the base
 //     component;
-//   - the images of components that come after no other are loaded first: what they run,
-//     the databases, takes longest to come up, so it gets the machine first and
-//     everything else is loaded while it starts;
+//   - the images of components that others come after, and that come after no other
+//     themselves, are loaded first: what they run, the databases, takes longest to come up,
+//     so it gets the machine first and everything else is loaded while it starts;
 //   - a component comes after the images that its objects name and after what it says;
 //   - a suite or program comes after the components that it needs.
 func newGraph(catalog Catalog, images map[string][]string) (*graph, error) {
@@ -120,9 +120,13 @@ func newGraph(catalog Catalog, images map[string][]string) (*graph, error) {
 		add(ready, create)
 	}
 
+	var awaited []string
+	for _, component := range components {
+		awaited = append(awaited, component.After...)
+	}
 	var first []Phase
 	for _, component := range components {
-		if len(component.After) == 0 {
+		if len(component.After) == 0 && slices.Contains(awaited, component.Name) {
 			for _, load := range all(LoadImage, images[component.Name]) {
 				if !slices.Contains(first, load) {
 					first = append(first, load)

@@ -10,6 +10,7 @@ import (
 // kubernautImages are the images that the objects of this project's components name.
 var kubernautImages = map[string][]string{
 	"cluster": nil, "infra": {"postgres", "redis"}, "migrations": {"datastorage"}, "datastorage": {"datastorage"}, "gateway": {"gateway"},
+	"alertmanager": {"alertmanager"},
 }
 
 func planned(t *testing.T, catalog Catalog, images map[string][]string) *Plan {
@@ -42,6 +43,7 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 		{LoadImage, "postgres"}:           "deploy/cluster",
 		{LoadImage, "gateway"}:            "load/postgres load/redis",
 		{LoadImage, "datastorage"}:        "load/postgres load/redis",
+		{LoadImage, "alertmanager"}:       "load/postgres load/redis", // nothing comes after it
 		{DeployComponent, "infra"}:        "deploy/cluster load/postgres load/redis",
 		{DeployComponent, "migrations"}:   "deploy/cluster deploy/infra load/datastorage",
 		{DeployComponent, "datastorage"}:  "deploy/cluster deploy/migrations load/datastorage",
