@@ -327,3 +327,46 @@ func TestTLSServesHTTP2AndLetsSendersGo(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 }
+
+// TestRunEndsThoughAConnectionCameLate: its handshake ends after the server was told to shut
+// down, and it asks for nothing, as one of several that a client has opened at once.
+func TestRunEndsThoughAConnectionCameLate(t *testing.T) {
+	borrowed := httptest.NewUnstartedServer(nil)
+	borrowed.StartTLS()
+	t.Cleanup(borrowed.Close)
+	api, err := Bind("api", "127.0.0.1:0", &http.Server{TLSConfig: &tls.Config{Certificates: borrowed.TLS.Certificates}}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}, ShutdownTimeout: 4 * time.Second})
+	}()
+	late, err := net.Dial("tcp", api.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = late.Close() })
+	for api.accepted.Load() == 0 {
+		<-time.After(time.Millisecond)
+	}
+	cancel()
+	for { // until the listener closes
+		conn, err := net.Dial("tcp", api.Addr())
+		if err != nil {
+			break
+		}
+		_ = conn.Close()
+	}
+	<-time.After(50 * time.Millisecond) // for those that were known to be told
+	conn := tls.Client(late, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	// The preface of HTTP/2, and no settings.
+	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}

@@ -22,6 +22,8 @@ const (
 	// receiveBuffer bounds what a connection sends before it is read: HTTP/2 takes a
 	// megabyte of each otherwise, outside of every budget.
 	receiveBuffer = 128 << 10
+	// tellAgain is how long a connection that came at the last moment delays the end.
+	tellAgain = time.Second
 )
 
 // Server is an HTTP server whose port is bound already, so that its address is
@@ -133,11 +135,24 @@ func (s *Server) serve() error {
 	return nil
 }
 
+// tell tells all connections that the server ends, and waits a while until they have gone.
+// net/http tells those of HTTP/2 only once, and waits for ever for one whose handshake ends
+// after that: https://github.com/golang/go/blob/go1.26.0/src/net/http/server.go#L1946.
+func (s *Server) tell(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, tellAgain)
+	defer cancel()
+	return s.http.Shutdown(ctx)
+}
+
 // shutdown stops accepting, waits for the requests in hand until ctx ends, and cuts
 // what is left then.
 func (s *Server) shutdown(ctx context.Context) error {
 	defer s.abort()
-	if err := s.http.Shutdown(ctx); err != nil {
+	err := s.tell(ctx)
+	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = s.tell(ctx)
+	}
+	if err != nil {
 		s.abort()
 		return fmt.Errorf("%s server: requests were cut: %w", s.name, errors.Join(err, s.http.Close()))
 	}
