@@ -107,7 +107,7 @@ func (e *Environment) removeCluster(ctx context.Context) error {
 		return err
 	}
 	e.runs(nil)
-	return e.state.Forget()
+	return errors.Join(os.RemoveAll(filepath.Join(e.coverageDir(), keptFolder)), e.state.Forget())
 }
 
 // reuse prepares a cluster that is used again.

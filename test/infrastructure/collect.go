@@ -28,6 +28,26 @@ func (p *Plan) coverageDir() string { return p.cluster().Coverage() }
 
 func (p *Plan) rawDir() string { return filepath.Join(p.coverageDir(), "raw") }
 
+// keptFolder is in the folder of the coverage what had been counted when the cluster's state
+// was kept: a Job that ended before does not run again after a restore.
+const keptFolder = "kept"
+
+// keptCounters is what the programs of the image, as it is now, had counted then.
+func (e *Environment) keptCounters(image string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return filepath.Join(e.coverageDir(), keptFolder, filepath.Base(e.refs[image]))
+}
+
+// keepCounters puts aside what has been counted so far.
+func (e *Environment) keepCounters() error {
+	err := os.RemoveAll(filepath.Join(e.coverageDir(), keptFolder))
+	for _, spec := range e.covered() {
+		err = errors.Join(err, os.CopyFS(e.keptCounters(spec.Name), os.DirFS(filepath.Join(e.rawDir(), spec.Name))))
+	}
+	return err
+}
+
 // recordFile is where what must be known of a run besides its counters is kept.
 func (p *Plan) recordFile() string { return filepath.Join(p.coverageDir(), "run.json") }
 
@@ -41,9 +61,10 @@ func (p *Plan) importPath(spec ImageSpec) string {
 	return p.Module + strings.TrimPrefix(spec.Package, ".")
 }
 
-// resetCoverage empties the folders of the counters, makes one for each service and
-// begins a new record. No covered service may run: what it has counted would be of an
-// earlier run. The services' user is not root, so all may write.
+// resetCoverage empties the folders of the counters, makes one for each service, with what
+// had been counted when the cluster's state was kept, and begins a new record. No covered
+// service may run: what it has counted would be of an earlier run. The services' user is
+// not root, so all may write.
 func (e *Environment) resetCoverage() error {
 	// The folder itself stays: a cluster that is kept has it mounted.
 	entries, err := os.ReadDir(e.coverageDir())
@@ -51,7 +72,7 @@ func (e *Environment) resetCoverage() error {
 		return err
 	}
 	for _, entry := range entries {
-		if entry.Name() != filepath.Base(e.rawDir()) {
+		if !slices.Contains([]string{filepath.Base(e.rawDir()), keptFolder}, entry.Name()) {
 			if err := os.RemoveAll(filepath.Join(e.coverageDir(), entry.Name())); err != nil {
 				return err
 			}
@@ -74,7 +95,19 @@ func (e *Environment) resetCoverage() error {
 		return err
 	}
 	e.damaged = nil
-	return e.record.Begin(time.Now(), source)
+	if err := e.record.Begin(time.Now(), source); err != nil {
+		return err
+	}
+	for _, spec := range e.covered() {
+		counters := e.keptCounters(spec.Name)
+		if _, err := os.Stat(counters); err != nil {
+			continue // of another program, or none
+		}
+		if err := os.CopyFS(filepath.Join(e.rawDir(), spec.Name), os.DirFS(counters)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // workloads are those that run a covered service, what was deployed last first: at its

@@ -21,12 +21,8 @@ import (
 // aside. It is parked where it would be deleted, stopped and emptied but for that state, and
 // restored for the next run, which then finds it as it was, with its ports and keys.
 
-// parks tells whether states are kept and clusters parked. The coverage variant's are only
-// where that is asked for: Jobs do not run again after a restore, and what they covered would
-// be missing, which of DataStorage with its migrations was 64 of 880 blocks.
-func (p *Plan) parks() bool {
-	return p.Park == ParkAlways || p.Park == ParkAuto && !p.CI && p.Variant != Coverage
-}
+// parks tells whether states are kept and clusters parked.
+func (p *Plan) parks() bool { return p.Park == ParkAlways || p.Park == ParkAuto && !p.CI }
 
 // beginsClean tells whether the run wants a cluster that nothing has worked on. E2E_KEEP=always
 // is for those who want it as they left it.
@@ -88,6 +84,9 @@ func (e *Environment) keep(ctx context.Context, record checkout.Record) (checkou
 		return checkout.Kept{}, fmt.Errorf("cluster %s: has %d nodes; only the state of one can be kept", e.ClusterName, len(record.Nodes))
 	}
 	state, err := e.adapters.Cluster.Keep(ctx, record.Nodes[0])
+	if err == nil && e.Variant == Coverage {
+		err = e.keepCounters()
+	}
 	if err != nil {
 		return checkout.Kept{}, err
 	}

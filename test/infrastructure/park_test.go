@@ -128,13 +128,53 @@ func TestAClusterIsParkedAndRestored(t *testing.T) {
 	}
 }
 
-// What Jobs covered would be missing from a run that restores.
-func TestTheCoverageVariantIsParkedWhereThatIsAskedFor(t *testing.T) {
-	for environ, kept := range map[string]bool{"E2E_PARK=auto": false, "E2E_PARK=always": true} {
-		r := founded(t, "E2E_COVERAGE=true", environ)
-		// The small checkout has no services whose coverage could be collected at the end.
-		if did, _ := r.again([]string{"E2E_COVERAGE=true", environ}, tested("first")); strings.Contains(did, "keep") != kept {
-			t.Errorf("%s: got %q", environ, did)
+// A Job that ended before the state was kept does not run again; what another program than
+// today's has counted is of no use.
+func TestWhatJobsCoveredIsThereAfterARestore(t *testing.T) {
+	w, plan, env := covered(t, config(infrastructure.Coverage))
+	raw := filepath.Join(".e2e", plan.ClusterName, "coverage", "raw", "app")
+	counters := func() string {
+		text, err := os.ReadFile(filepath.Join(plan.Root, raw, "job-1", "counters"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	count := func() error {
+		filetest.Put(t, plan.Root, filepath.Join(raw, "job-1", "counters"), "42")
+		return env.ParkCluster(t.Context())
+	}
+	for _, step := range []struct {
+		name   string
+		before func() error
+		want   string
+	}{
+		{"restored", count, "42"},
+		{"restored again", func() error { return nil }, "42"},
+		{"made anew", func() error { return env.DeleteCluster(t.Context()) }, ""},
+		{"restored for another program", func() error {
+			filetest.Put(t, plan.Root, "docker/app/main.go", "package main\n\nfunc main() { println(3) }\n")
+			return count()
+		}, ""},
+	} {
+		if err := step.before(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := infrastructure.NewPlan(plan.Root, plan.Catalog, plan.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Goals = []infrastructure.Phase{{Kind: infrastructure.RunSuite}} // which wants a clean cluster
+		env = reopened(t, w, again, env)
+		for _, phase := range again.Phases() {
+			if phase.Builds() || phase.Kind == infrastructure.CreateCluster {
+				if err := env.Do(t.Context(), phase); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got := counters(); got != step.want {
+			t.Errorf("%s: got counters %q, want %q", step.name, got, step.want)
 		}
 	}
 }

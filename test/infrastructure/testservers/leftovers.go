@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -66,4 +68,32 @@ func removeContainers(ctx context.Context, runner command.Runner, engine, dir st
 		return runner.Run(ctx, command.Cmd{Args: append([]string{engine, "rm", "--force", "--volumes"}, ids...)})
 	}
 	return nil
+}
+
+// endOrphans ends the programs of a folder that tests have started and outlived them: envtest
+// gives kube-apiserver and etcd process groups of their own, so what ends a test that hangs
+// or is interrupted does not reach them. A program whose parent is a test still serves it.
+// Where there is no /proc nothing is found.
+func endOrphans(programs string) error {
+	found, err := filepath.Glob("/proc/[0-9]*")
+	for _, process := range found {
+		program, _ := os.Readlink(filepath.Join(process, "exe")) // another's, or gone by now
+		if filepath.Dir(program) != programs {
+			continue
+		}
+		stat, _ := os.ReadFile(filepath.Join(process, "stat"))
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) < 2 {
+			continue
+		}
+		parent, _ := os.Readlink(filepath.Join("/proc", fields[1], "exe"))
+		pid, notNumber := strconv.Atoi(filepath.Base(process))
+		if notNumber != nil || strings.HasSuffix(strings.TrimSuffix(parent, " (deleted)"), ".test") {
+			continue
+		}
+		if killed := syscall.Kill(pid, syscall.SIGKILL); killed != nil && !errors.Is(killed, syscall.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("%s, process %d, of tests that have ended: %w", program, pid, killed))
+		}
+	}
+	return err
 }

@@ -46,6 +46,7 @@ type Servers struct {
 	apiServer string
 	dsn       string
 	addr      string
+	temp      string       // the tests' temporary files
 	release   func() error // gives up the folder
 
 	tidied sync.Once // containers that a killed run left are gone
@@ -60,8 +61,8 @@ const startTimeout = time.Minute
 
 // Start starts the servers and returns when both answer. They run until Stop, even
 // if ctx ends before. Programs end with this process if it is killed; what else such
-// a run leaves, containers and data, is removed by the next Start with its Dir. When
-// one server does not start, none is left running.
+// a run leaves, containers, data and the API servers of its tests, is ended and removed by
+// the next Start with its Dir. When one server does not start, none is left running.
 func Start(ctx context.Context, opts Options) (*Servers, error) {
 	opts = opts.withDefaults()
 	s := &Servers{}
@@ -85,9 +86,13 @@ func Start(ctx context.Context, opts Options) (*Servers, error) {
 	if s.release, err = hold(opts.Dir); err != nil {
 		return nil, err
 	}
-	if err := removeFolders(opts.Dir); err != nil {
+	if err := errors.Join(endOrphans(s.apiServer), removeFolders(opts.Dir)); err != nil {
 		return nil, errors.Join(err, s.release())
 	}
+	if s.temp, err = os.MkdirTemp("", FolderPrefix+identity(opts.Dir)+"-tests-"); err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	s.onStop(func(context.Context) error { return errors.Join(endOrphans(s.apiServer), os.RemoveAll(s.temp)) })
 	// Not an errgroup: the context of one would end with it, and which of two failures
 	// came first helps nobody.
 	var group sync.WaitGroup
@@ -104,7 +109,7 @@ func Start(ctx context.Context, opts Options) (*Servers, error) {
 // Env returns how the tests find the servers, as KEY=value pairs. The password of
 // PostgreSQL is among them: it is not to be logged.
 func (s *Servers) Env() []string {
-	env := []string{"E2E_TEST_POSTGRES_DSN=" + s.dsn, "E2E_TEST_REDIS_ADDR=" + s.addr}
+	env := []string{"E2E_TEST_POSTGRES_DSN=" + s.dsn, "E2E_TEST_REDIS_ADDR=" + s.addr, "TMPDIR=" + s.temp}
 	if s.apiServer != "" {
 		env = append(env, "KUBEBUILDER_ASSETS="+s.apiServer)
 	}
