@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
 	"kubernaut.ai/e2e/test/infrastructure/targets"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
@@ -234,6 +235,20 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 	}
 	if !slices.Equal(run.Services, []string{"datastorage", "gateway"}) || !slices.Equal(run.Suites, []string{"gateway"}) {
 		t.Errorf("got %+v, want what was deployed and tested", run)
+	}
+}
+
+func TestWhatNeedsNoComponentLeavesTheClusterAlone(t *testing.T) {
+	f, env, project := openFake(t, "alone", nil)
+	use(t, project, project)
+	if err := f.Adapters().Cluster.Create(t.Context(), cluster.Spec{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Bench{}).Orderings(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(steps(env, "orderings")) != 1 || len(steps(env, "cluster")) != 0 || f.Called("delete") || f.Called("stop") {
+		t.Errorf("got %q, want the program and nothing else", f.Calls())
 	}
 }
 

@@ -64,7 +64,7 @@ type Suite struct {
 type Program struct {
 	Name    string
 	Package string   // relative to the checkout
-	Needs   []string // components
+	Needs   []string // components; none for one that makes a cluster of its own
 	Suites  []string // suites that it runs by itself
 }
 
@@ -98,6 +98,7 @@ func Kubernaut() Catalog {
 		},
 		Programs: []Program{
 			{Name: "bench", Package: "./test/bench/cmd", Needs: []string{"gateway", "alertmanager"}},
+			{Name: "orderings", Package: "./test/bench/orderings/cmd"},
 			{Name: "mutants", Package: "./test/mutants/cmd", Needs: []string{"gateway", "alertmanager"}, Suites: []string{"gateway", "datastorage"}},
 		},
 	}

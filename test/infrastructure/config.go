@@ -81,6 +81,7 @@ type Config struct {
 	CleanAll    bool   // E2E_CLEAN: all has clean remove what other checkouts share or left; default own
 	Mutants     string // E2E_MUTANTS: regular expression of the mutants to try; empty tries all
 	History     string // E2E_HISTORY: folder of what past runs of suites came to, from the checkout; empty is the user's
+	Rounds      int    // E2E_BENCH_ROUNDS: how often bench:orderings measures each thing; default 5
 	Changed     int    // E2E_CHANGED: how often specs that are new or changed run again after their suite has passed; 0 for not
 	Since       string // E2E_CHANGED_SINCE: branch since which they are; empty is origin/main, else main
 	Load        bool   // E2E_SOAK_LOAD: 1 keeps all cores busy beside a soak
@@ -88,6 +89,8 @@ type Config struct {
 	Annotate    bool   // GITHUB_ACTIONS: true writes what failed as annotations
 	Job         string // where CI shows the run, of GITHUB_SERVER_URL and its like; empty elsewhere
 	StepSummary string // GITHUB_STEP_SUMMARY: a file that the run's summary is added to; empty for none
+	// Ordering is how building and the cluster follow each other. No variable sets it.
+	Ordering Ordering
 }
 
 // SuiteConfig is what reaches Ginkgo.
@@ -170,6 +173,9 @@ var variables = map[string]variable{
 	}},
 	"E2E_MUTANTS": {"a regular expression of mutants to try", func(c *Config, v string) error {
 		return expression(&c.Mutants, v)
+	}},
+	"E2E_BENCH_ROUNDS": {"a number of rounds, 1 to 100; default 5", func(c *Config, v string) error {
+		return number(&c.Rounds, v, 1, 100)
 	}},
 	"E2E_HISTORY": {"a folder", func(c *Config, v string) error { c.History = v; return nil }},
 	"E2E_CHANGED": {"a number of runs, 0 to 100", func(c *Config, v string) error {
@@ -282,7 +288,7 @@ func choose[T ~string](to *T, value string, allowed ...T) error {
 // would otherwise be a setting that silently does nothing. Its error names every
 // variable at fault, one a line. Empty values count as unset.
 func ReadConfig(environ []string) (Config, error) {
-	config := Config{ImagePolicy: ImagesAuto, Keep: KeepFailure, Park: ParkAuto, Variant: Standard}
+	config := Config{ImagePolicy: ImagesAuto, Keep: KeepFailure, Park: ParkAuto, Variant: Standard, Rounds: 5}
 	values := map[string]string{}
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")

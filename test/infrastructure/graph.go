@@ -64,19 +64,32 @@ type graph struct {
 	before map[Phase][]Phase
 }
 
+// Ordering is how building and the cluster follow each other, which nothing in them demands.
+type Ordering string
+
+// The orderings. Runs have the first; the others are there to be measured against it.
+const (
+	// Hybrid builds every image before the cluster is made: none idles, and none is made for
+	// a build that fails.
+	Hybrid Ordering = ""
+	// ClusterFirst builds the services when the cluster stands, which is idle meanwhile.
+	ClusterFirst Ordering = "standard"
+	// Overlapped builds beside the creation.
+	Overlapped Ordering = "overlapped"
+)
+
 // newGraph derives the phases from what the catalog says and from the images that the
-// objects of its components name. The rules are the hybrid order:
+// objects of its components name. The rules, beside those of the ordering:
 //
-//   - every image is built before the cluster is made: none idles, and none is made for
-//     a build that fails;
-//   - an image is loaded, and a component deployed, into a cluster that has the base
+//   - the cluster is made of its node's image;
+//   - an image is loaded when it is built, and a component deployed, into a cluster that has the base
 //     component;
 //   - the images of components that others come after, and that come after no other
 //     themselves, are loaded first: what they run, the databases, takes longest to come up,
 //     so it gets the machine first and everything else is loaded while it starts;
 //   - a component comes after the images that its objects name and after what it says;
 //   - a suite or program comes after the components that it needs.
-func newGraph(catalog Catalog, images map[string][]string) (*graph, error) {
+func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*graph, error) {
 	if err := catalog.check(); err != nil {
 		return nil, err
 	}
@@ -107,13 +120,13 @@ func newGraph(catalog Catalog, images map[string][]string) (*graph, error) {
 	}
 	compile := Phase{Kind: CompileServices}
 	add(compile)
-	for _, name := range catalog.imageNames(func(image ImageSpec) bool { return image.Package != "" }) {
-		builds = append(builds, Phase{BuildImage, name})
-		add(Phase{BuildImage, name}, compile)
+	services := all(BuildImage, catalog.imageNames(func(image ImageSpec) bool { return image.Package != "" }))
+	for _, build := range services {
+		add(build, compile)
 	}
 
 	create := Phase{Kind: CreateCluster}
-	add(create, builds...)
+	add(create, Phase{BuildImage, catalog.Node})
 	ready := create
 	if catalog.Base != "" {
 		ready = Phase{DeployComponent, catalog.Base}
@@ -135,16 +148,16 @@ func newGraph(catalog Catalog, images map[string][]string) (*graph, error) {
 		}
 	}
 	for _, load := range first {
-		add(load, ready)
+		add(load, ready, Phase{BuildImage, load.Name})
 	}
 	for _, name := range catalog.imageNames(func(image ImageSpec) bool { return image.Name != catalog.Node }) {
 		load := Phase{LoadImage, name}
 		switch {
 		case slices.Contains(first, load):
 		case len(first) == 0:
-			add(load, ready)
+			add(load, ready, Phase{BuildImage, name})
 		default:
-			add(load, first...)
+			add(load, append(slices.Clone(first), Phase{BuildImage, name})...)
 		}
 	}
 
@@ -161,6 +174,18 @@ func newGraph(catalog Catalog, images map[string][]string) (*graph, error) {
 	for _, program := range catalog.Programs {
 		add(Phase{RunProgram, program.Name}, slices.Concat(all(DeployComponent, program.Needs),
 			all(CompileSuite, program.Suites), []Phase{{CompileProgram, program.Name}})...)
+	}
+	switch ordering {
+	case Hybrid:
+		g.before[create] = append(builds, services...)
+	case ClusterFirst:
+		g.before[compile] = []Phase{ready}
+		for _, phase := range g.phases {
+			if phase.Kind == LoadImage {
+				g.before[phase] = append(g.before[phase], services...)
+			}
+		}
+	case Overlapped:
 	}
 	return g, nil
 }
@@ -208,7 +233,7 @@ func inOrder(components []Component) ([]Component, error) {
 }
 
 // Phases returns everything that there is to do, each phase after those that come before
-// it. The list is the caller's.
+// it, in the Hybrid ordering. The list is the caller's.
 func (p *Plan) Phases() []Phase { return slices.Clone(p.graph.phases) }
 
 // Before returns what must be done before the phase: its direct predecessors.

@@ -15,7 +15,7 @@ var kubernautImages = map[string][]string{
 
 func planned(t *testing.T, catalog Catalog, images map[string][]string) *Plan {
 	t.Helper()
-	g, err := newGraph(catalog, images)
+	g, err := newGraph(catalog, images, Hybrid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,10 +40,10 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 		{BuildImage, "gateway"}:           "build/compile",
 		{CreateCluster, ""}:               "build/alertmanager build/datastorage build/gateway build/kind-node build/postgres build/redis",
 		{DeployComponent, "cluster"}:      "cluster/create",
-		{LoadImage, "postgres"}:           "deploy/cluster",
-		{LoadImage, "gateway"}:            "load/postgres load/redis",
-		{LoadImage, "datastorage"}:        "load/postgres load/redis",
-		{LoadImage, "alertmanager"}:       "load/postgres load/redis", // nothing comes after it
+		{LoadImage, "postgres"}:           "build/postgres deploy/cluster",
+		{LoadImage, "gateway"}:            "build/gateway load/postgres load/redis",
+		{LoadImage, "datastorage"}:        "build/datastorage load/postgres load/redis",
+		{LoadImage, "alertmanager"}:       "build/alertmanager load/postgres load/redis", // nothing comes after it
 		{DeployComponent, "infra"}:        "deploy/cluster load/postgres load/redis",
 		{DeployComponent, "migrations"}:   "deploy/cluster deploy/infra load/datastorage",
 		{DeployComponent, "datastorage"}:  "deploy/cluster deploy/migrations load/datastorage",
@@ -56,6 +56,24 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 	} {
 		if got := texts(plan.Before(phase)); got != want {
 			t.Errorf("before %s: got %s, want %s", phase, got, want)
+		}
+	}
+}
+
+func TestTheOrderingsDifferInWhatTheyHaveWait(t *testing.T) {
+	create, compile, load := Phase{Kind: CreateCluster}, Phase{Kind: CompileServices}, Phase{LoadImage, "postgres"}
+	for ordering, want := range map[Ordering][3]string{
+		ClusterFirst: {"build/kind-node", "deploy/cluster", "build/datastorage build/gateway build/postgres deploy/cluster"},
+		Overlapped:   {"build/kind-node", "", "build/postgres deploy/cluster"},
+	} {
+		g, err := newGraph(Kubernaut(), kubernautImages, ordering)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, phase := range []Phase{create, compile, load} {
+			if got := texts(g.before[phase]); got != want[i] {
+				t.Errorf("%s: before %s: got %s, want %s", ordering, phase, got, want[i])
+			}
 		}
 	}
 }
@@ -128,13 +146,13 @@ func TestACatalogThatContradictsItselfIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			catalog := Kubernaut()
 			test.change(&catalog)
-			if _, err := newGraph(catalog, kubernautImages); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := newGraph(catalog, kubernautImages, Hybrid); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
 	}
 	images := map[string][]string{"cluster": {"gateway"}}
-	if _, err := newGraph(Kubernaut(), images); err == nil || !strings.Contains(err.Error(), "component cluster: is the base of the cluster and may run nothing; it names gateway") {
+	if _, err := newGraph(Kubernaut(), images, Hybrid); err == nil || !strings.Contains(err.Error(), "component cluster: is the base of the cluster and may run nothing; it names gateway") {
 		t.Errorf("got %v, want the base with an image to be refused", err)
 	}
 }

@@ -913,6 +913,8 @@ func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
 		r := newRig(t, environ, "E2E_KEEP=always")
 		lost := checkout.Cluster{Checkout: checkout.Checkout{Root: filepath.Join(r.plan.Root, "moved")}, Name: "e2e-lost"}
 		lost.Register("podman", time.Now())
+		killed := checkout.Cluster{Checkout: checkout.Checkout{Root: r.plan.Root}, Name: "e2e-killed-bench"} // which could not remove it
+		killed.Register("podman", time.Now())
 		var said strings.Builder
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel() // it is about what it says at its end
@@ -936,6 +938,9 @@ func TestCleanTakesWhatIsThisCheckouts(t *testing.T) {
 		}
 		said.Reset()
 		err := infrastructure.Clean(t.Context(), r.plan, r.world.Adapters(), func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) })
+		if !strings.Contains(said.String(), "removed cluster e2e-killed-bench") {
+			t.Errorf("%s: a cluster of the checkout's own stays: %s", environ, said.String())
+		}
 		entries, listErr := checkout.Registered()
 		want, left := "E2E_CLEAN=all removes it, or: "+remedy, true
 		if environ == "E2E_CLEAN=all" {

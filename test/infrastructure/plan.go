@@ -154,7 +154,7 @@ func NewPlan(root string, catalog Catalog, config Config) (*Plan, error) {
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	if plan.graph, err = newGraph(catalog, images); err != nil {
+	if plan.graph, err = newGraph(catalog, images, config.Ordering); err != nil {
 		return nil, err
 	}
 	return plan, plan.allowed(config.Budgets)

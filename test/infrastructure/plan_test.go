@@ -78,7 +78,7 @@ func TestReadConfigRefusesAndNamesTheRemedy(t *testing.T) {
 		"E2E_TIMEOUT_DEPLOI=1": "E2E_TIMEOUT_DEPLOI: unknown variable; did you mean E2E_TIMEOUT_DEPLOY?",
 		"E2E_IMAGE=auto":       "E2E_IMAGE: unknown variable; did you mean E2E_IMAGES?",
 		"E2E_KEPE=never":       "E2E_KEPE: unknown variable; did you mean E2E_KEEP?",
-		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_ALONE, E2E_BUDGET, E2E_CHANGED, ",
+		"E2E_SOMETHING=1":      "E2E_SOMETHING: unknown variable; there are: E2E_ALONE, E2E_BENCH_ROUNDS, E2E_BUDGET, E2E_CHANGED, ",
 		"E2E_CHANGED=-1":       "E2E_CHANGED=-1: is no number from 0 to 100; it takes a number of runs",
 		"E2E_SOAK_LOAD=yes":    "E2E_SOAK_LOAD=yes: unknown value; it takes 1 or 0",
 		"E2E_SOMETHING_ELSE=":  "",

@@ -26,12 +26,18 @@ func (e *Environment) compileProgram(ctx context.Context, p Phase) error {
 	})
 }
 
-// runProgram runs a program against the environment, with the evidence folder as its
-// argument. It bounds itself, and what it prints is the result.
+// runProgram runs a program against the environment, if it needs one, with the evidence
+// folder as its argument. It bounds itself, and what it prints is the result.
 func (e *Environment) runProgram(ctx context.Context, p Phase) error {
+	program, err := e.catalogProgram(p.Name)
+	if err != nil {
+		return err
+	}
 	return e.step(ctx, p, e.Timeouts.Program, func(ctx context.Context, step *timeline.Step) error {
-		if err := e.writeTarget(ctx); err != nil {
-			return err
+		if len(program.Needs) > 0 {
+			if err := e.writeTarget(ctx); err != nil {
+				return err
+			}
 		}
 		progress := &screen.Lines{Emit: func(line string) { e.Timeline.Say("  %s", line) }}
 		defer progress.Flush()

@@ -93,10 +93,12 @@ func Clean(ctx context.Context, plan *Plan, adapters Adapters, say func(format s
 	say("removed %d images; %s", removed, map[bool]string{
 		true: "none of this project is left", false: "third-party images stay for other checkouts; E2E_CLEAN=all removes them",
 	}[plan.CleanAll])
+	// Before Orphans is asked: what a benchmark that was killed has left is this checkout's.
+	problems = append(problems, plan.cluster().Checkout.Remove())
 	orphans, err := Orphans()
 	problems = append(problems, err)
 	for _, orphan := range orphans {
-		if !plan.CleanAll {
+		if !plan.CleanAll && orphan.Root != plan.Root {
 			say("cluster %s: %s; E2E_CLEAN=all removes it, or: %s", orphan.Name, orphan.Orphan(), orphan.Remove())
 			continue
 		}
@@ -114,7 +116,7 @@ func Clean(ctx context.Context, plan *Plan, adapters Adapters, say func(format s
 		say("removed the results of %d runs of suites", runs)
 		problems = append(problems, err)
 	}
-	return errors.Join(append(problems, plan.cluster().Checkout.Remove())...)
+	return errors.Join(problems...)
 }
 
 // Orphans are the clusters of this user whose checkouts are gone or know them no longer.

@@ -85,6 +85,12 @@ func (t Targets) Program(ctx context.Context, name string) error {
 	return t.run(ctx, infrastructure.RunProgram, []string{name}, 0, (*infrastructure.Environment).Finish)
 }
 
+// ProgramAlone runs a program of the catalog that needs no component, and leaves the cluster
+// as it is.
+func (t Targets) ProgramAlone(ctx context.Context, name string) error {
+	return t.run(ctx, infrastructure.RunProgram, []string{name}, 0, (*infrastructure.Environment).Diagnose)
+}
+
 // run carries out the phases of one kind, by name or all, with what they need, and ends
 // the run. What is built is built
 // first, all at once; suites and programs run one after the other, because each has specs
