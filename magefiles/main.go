@@ -42,6 +42,12 @@ func Ci(ctx context.Context) {
 // With the seconds that each phase took last time and the longest way through them.
 func Plan(ctx context.Context) error { return kubernaut.Plan(ctx) }
 
+// Watch runs a suite again whenever something has changed, e.g. watch gateway.
+//
+// It builds and rolls out what the change is of, runs what E2E_FOCUS selects or else what
+// failed last, and prints one line; Ctrl-C ends it. The cluster is kept.
+func Watch(ctx context.Context, suite string) error { return kubernaut.Watch(ctx, suite) }
+
 // Report opens the page of the newest run, and prints where it is.
 func Report(ctx context.Context) error { return kubernaut.Report(ctx) }
 

@@ -104,6 +104,8 @@ type Adapters struct {
 	// ctx ends; both show what they see.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
 	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error
+	// Pods returns the pods of a namespace.
+	Pods func(ctx context.Context, kubeconfig, namespace string) ([]corev1.Pod, error)
 	// Monitor begins to watch what the run uses; nil watches nothing.
 	Monitor func(context.Context, monitor.Options, *timeline.Recorder) *monitor.Monitor
 }
@@ -196,6 +198,7 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		History: plan.history,
 		Stop:    coverage.Stop,
 		Follow:  coverage.Follow,
+		Pods:    podsOf,
 		Monitor: monitor.Start,
 	}
 }

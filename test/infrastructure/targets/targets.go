@@ -30,6 +30,8 @@ type Targets struct {
 	Root    string // of the checkout; empty means the current folder, where Mage runs targets
 	// Variant is what is run; empty means the one that E2E_COVERAGE selects.
 	Variant infrastructure.Variant
+	// Keep is whether the cluster is kept; empty means what E2E_KEEP says.
+	Keep infrastructure.KeepPolicy
 	// Open opens an environment; nil means infrastructure.Open. A test gives its own.
 	Open func(context.Context, *infrastructure.Plan, infrastructure.Screen) (*infrastructure.Environment, error)
 }
@@ -60,14 +62,14 @@ func (t Targets) Deploy(ctx context.Context, components ...string) error {
 
 // phases runs the phases of one kind, all or by name, and leaves the cluster as it is.
 func (t Targets) phases(ctx context.Context, kind infrastructure.Kind, names []string) error {
-	return t.run(ctx, kind, names, 0, (*infrastructure.Environment).Diagnose)
+	return t.run(ctx, kind, names, nil, (*infrastructure.Environment).Diagnose)
 }
 
 // EndToEnd takes the checkout to a proven system: it runs suites one after the other, in
 // the catalog's order, and before them everything that they need. Without names it runs
 // all. At the end the cluster is kept or removed as E2E_KEEP says.
 func (t Targets) EndToEnd(ctx context.Context, suites ...string) error {
-	return t.run(ctx, infrastructure.RunSuite, suites, 0, (*infrastructure.Environment).Finish)
+	return t.run(ctx, infrastructure.RunSuite, suites, nil, (*infrastructure.Environment).Finish)
 }
 
 // Soak is EndToEnd of all suites, so many times on one cluster. At the end it prints what
@@ -76,28 +78,39 @@ func (t Targets) Soak(ctx context.Context, rounds int) error {
 	if rounds < 1 {
 		return fmt.Errorf("e2e:soak %d: takes a number of rounds, from 1", rounds)
 	}
-	return t.run(ctx, infrastructure.RunSuite, nil, rounds, (*infrastructure.Environment).Finish)
+	return t.run(ctx, infrastructure.RunSuite, nil, func(env *infrastructure.Environment, suites []infrastructure.Phase) error {
+		return env.Soak(ctx, rounds, suites)
+	}, (*infrastructure.Environment).Finish)
+}
+
+// Watch deploys what a suite needs and runs it whenever something has changed, until it is
+// interrupted. The cluster is taken, and left, as it is.
+func (t Targets) Watch(ctx context.Context, suite string) error {
+	t.Keep = infrastructure.KeepAlways
+	return t.run(ctx, infrastructure.RunSuite, []string{strings.ToLower(suite)}, func(env *infrastructure.Environment, suites []infrastructure.Phase) error {
+		return env.Watch(ctx, suites[0])
+	}, (*infrastructure.Environment).Finish)
 }
 
 // Program runs a program of the catalog on a deployed environment, and ends as EndToEnd
 // does.
 func (t Targets) Program(ctx context.Context, name string) error {
-	return t.run(ctx, infrastructure.RunProgram, []string{name}, 0, (*infrastructure.Environment).Finish)
+	return t.run(ctx, infrastructure.RunProgram, []string{name}, nil, (*infrastructure.Environment).Finish)
 }
 
 // ProgramAlone runs a program of the catalog that needs no component, and leaves the cluster
 // as it is.
 func (t Targets) ProgramAlone(ctx context.Context, name string) error {
-	return t.run(ctx, infrastructure.RunProgram, []string{name}, 0, (*infrastructure.Environment).Diagnose)
+	return t.run(ctx, infrastructure.RunProgram, []string{name}, nil, (*infrastructure.Environment).Diagnose)
 }
 
 // run carries out the phases of one kind, by name or all, with what they need, and ends
 // the run. What is built is built
 // first, all at once; suites and programs run one after the other, because each has specs
 // that want the cluster for themselves. Failed specs of one do not keep the next from
-// running; anything else does, because then the environment does nothing more. With a number
-// of rounds above 0, suites are run that often.
-func (t Targets) run(ctx context.Context, kind infrastructure.Kind, names []string, rounds int, end func(*infrastructure.Environment, context.Context, error) error) error {
+// running; anything else does, because then the environment does nothing more. Where instead is
+// given, it does what is to be done with suites that are ready to run.
+func (t Targets) run(ctx context.Context, kind infrastructure.Kind, names []string, instead func(*infrastructure.Environment, []infrastructure.Phase) error, end func(*infrastructure.Environment, context.Context, error) error) error {
 	plan, err := t.plan(infrastructure.NewPlan)
 	if err != nil {
 		return err
@@ -135,8 +148,8 @@ func (t Targets) run(ctx context.Context, kind infrastructure.Kind, names []stri
 	}
 	switch {
 	case err != nil:
-	case rounds > 0:
-		err = env.Soak(ctx, rounds, plan.Goals)
+	case instead != nil:
+		err = instead(env, plan.Goals)
 	default:
 		for _, phase := range last {
 			err = errors.Join(err, deps(ctx, phase))
@@ -198,9 +211,7 @@ func (t Targets) plan(how func(string, infrastructure.Catalog, infrastructure.Co
 	if err != nil {
 		return nil, err
 	}
-	if t.Variant != "" {
-		config.Variant = t.Variant
-	}
+	config.Variant, config.Keep = cmp.Or(t.Variant, config.Variant), cmp.Or(t.Keep, config.Keep)
 	plan, err := how(cmp.Or(t.Root, "."), t.Catalog, config)
 	if err != nil {
 		return nil, err
