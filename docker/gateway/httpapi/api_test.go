@@ -172,7 +172,7 @@ func TestSingleAnswers(t *testing.T) {
 func TestErrors(t *testing.T) {
 	requests := schema.GroupResource{Group: "kubernaut.ai", Resource: "remediationrequests"}
 	gone := func(open bool) error { // as the guard makes them
-		guard := kube.NewGuard(nil)
+		guard := kube.NewGuard(kube.OpenFor, nil)
 		ctx := t.Context()
 		for range 2 {
 			_ = guard.Do(ctx, func(context.Context) error { return apierrors.NewTooManyRequests("secret", 3) })
