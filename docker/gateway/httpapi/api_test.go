@@ -766,3 +766,17 @@ func FuzzAPI(f *testing.F) {
 		}
 	})
 }
+
+// TestASenderThatCannotBeJudgedGetsItsAnswer: it is done sending when that comes.
+func TestASenderThatCannotBeJudgedGetsItsAnswer(t *testing.T) {
+	f := newAPI(nil, func(o *Options) {
+		o.Authenticate = func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+		}
+	})
+	body := strings.NewReader(strings.Repeat("x", MaxBodyBytes))
+	f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, metrics.EndpointPrometheus, body))
+	if body.Len() > 0 {
+		t.Errorf("%d bytes are left", body.Len())
+	}
+}
