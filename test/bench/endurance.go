@@ -72,10 +72,14 @@ func (g *gateway) attack(ctx context.Context, rng *rand.Rand) (err error) {
 	} else {
 		err = failed
 	}
-	if err != nil && sending.Err() == nil {
-		return errors.New("no answer") // its text names the connection
+	if err == nil || sending.Err() != nil {
+		return nil
 	}
-	return nil
+	// Only the text of the innermost does not name the connection.
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return fmt.Errorf("no answer to %s: %w", map[bool]string{true: "a sender", false: "a stranger"}[token == g.sender.Token], err)
 }
 
 // hook is a body for the Gateway.

@@ -99,7 +99,7 @@ func New(opts Options) (http.Handler, error) {
 	writes := &writer{decoder, newLanes(opts.MaxBodyBytes), opts.Accepter, opts.Now}
 	inHand := &requests{of: map[string]int{}}
 	router.Group(func(guarded chi.Router) {
-		guarded.Use(opts.Access(verb), discard, inHand.limit, refuseUnknown(spec))
+		guarded.Use(discard, opts.Access(verb), inHand.limit, refuseUnknown(spec))
 		guarded.Post(eventsPath, writes.handle(decoder.one, alone, func(receipts []audit.Receipt) any {
 			return server.EventCreated{EventID: receipts[0].ID, EventTimestamp: receipts[0].Timestamp}
 		}))
@@ -108,7 +108,7 @@ func New(opts Options) (http.Handler, error) {
 		}))
 	})
 	router.Group(func(guarded chi.Router) {
-		guarded.Use(opts.Access(verb), discard, inHand.limit, limitReads(), limitVerify, refuseUnknown(spec), validate(spec))
+		guarded.Use(discard, opts.Access(verb), inHand.limit, limitReads(), limitVerify, refuseUnknown(spec), validate(spec))
 		server.HandlerWithOptions(
 			server.NewStrictHandlerWithOptions(&handler{opts.Reader, opts.Verifier, opts.Now}, nil, server.StrictHTTPServerOptions{
 				RequestErrorHandlerFunc:  badRequest,

@@ -742,3 +742,26 @@ func BenchmarkBatchOf100(b *testing.B) {
 		}
 	}
 }
+
+// TestACallerThatCannotBeJudgedGetsItsAnswer: it is done sending when that comes.
+func TestACallerThatCannotBeJudgedGetsItsAnswer(t *testing.T) {
+	handler, err := New(Options{
+		Access: func(func(*http.Request) string) func(http.Handler) http.Handler {
+			return func(http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+			}
+		},
+		Metrics: metrics.New(Routes()), Log: slog.New(slog.DiscardHandler), Timeout: time.Minute, MaxBodyBytes: maxBody, Now: time.Now,
+		Ready: func(http.ResponseWriter, *http.Request) {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{events, "/api/v1/audit/verify-chain"} {
+		body := strings.NewReader(strings.Repeat("x", maxBody))
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, path, body))
+		if body.Len() > 0 {
+			t.Errorf("%s: %d bytes are left", path, body.Len())
+		}
+	}
+}

@@ -184,7 +184,7 @@ func assemble(opts Options, cfg Config, log *slog.Logger, cluster cluster) (*App
 	if err != nil {
 		return nil, fmt.Errorf("datastorage.buffer.dir: %w", err)
 	}
-	guard := kube.NewGuard(set.Breaker)
+	guard := kube.NewGuard(cfg.Server.K8sRetryAfter, set.Breaker)
 	objects := kube.Guarded(cluster.objects, guard)
 	kinds := kube.NewKinds(cluster.reviews.Discovery().RESTClient(), cluster.metadata, guard)
 	managed, err := scope.New(objects, cluster.metadata)

@@ -15,6 +15,7 @@ import (
 	"github.com/go-chi/cors"
 
 	"kubernaut.ai/e2e/docker/gateway/httpapi"
+	"kubernaut.ai/e2e/docker/gateway/kube"
 	"kubernaut.ai/e2e/docker/gateway/target"
 	"kubernaut.ai/e2e/docker/internal/config"
 )
@@ -41,6 +42,7 @@ type ServerConfig struct {
 	WriteTimeout          time.Duration `yaml:"writeTimeout"`          // from the end of the headers to that of the answer, default 30s
 	IdleTimeout           time.Duration `yaml:"idleTimeout"`           // of a connection between requests, default 2m
 	K8sRequestTimeout     time.Duration `yaml:"k8sRequestTimeout"`     // of the work on one request, default 15s
+	K8sRetryAfter         time.Duration `yaml:"k8sRetryAfter"`         // for which an API server that does not answer is left alone, default 5s
 	DrainDelay            time.Duration `yaml:"drainDelay"`            // from not being ready to not accepting, default 5s; twice that more while callers keep coming
 	TLS                   TLSConfig     `yaml:"tls"`                   // of the API; none when empty
 }
@@ -112,6 +114,7 @@ func defaultConfig() Config {
 			WriteTimeout:          30 * time.Second,
 			IdleTimeout:           2 * time.Minute,
 			K8sRequestTimeout:     15 * time.Second,
+			K8sRetryAfter:         kube.OpenFor,
 			DrainDelay:            5 * time.Second,
 		},
 		CORS: CORSConfig{
@@ -186,6 +189,7 @@ func (c Config) validate() error {
 		{"server.writeTimeout", s.WriteTimeout, 2 * time.Minute, "no sender waits longer"},
 		{"server.idleTimeout", s.IdleTimeout, time.Hour, "a connection nobody uses is kept for so long"},
 		{"server.k8sRequestTimeout", s.K8sRequestTimeout, time.Minute, "no sender waits longer"},
+		{"server.k8sRetryAfter", s.K8sRetryAfter, time.Minute, "signals are refused for so long"},
 		{"datastorage.timeout", c.DataStorage.Timeout, time.Minute, "events wait behind one write for so long"},
 		{"datastorage.buffer.flushInterval", c.DataStorage.Buffer.FlushInterval, time.Minute, "events are not in the trail for so long"},
 		{"auth.allowCacheTTL", c.Auth.AllowCacheTTL, 5 * time.Minute, "a permission that was taken away works for so long"},

@@ -71,7 +71,7 @@ func New(opts Options) http.Handler {
 	router.MethodNotAllowed(problem.MethodNotAllowed(router))
 	router.Group(func(r chi.Router) {
 		// Whom nobody knows takes no place from those who are known.
-		r.Use(opts.Authenticate, request.Discard(MaxBodyBytes), a.limit)
+		r.Use(request.Discard(MaxBodyBytes), opts.Authenticate, a.limit)
 		r.Post(metrics.EndpointPrometheus, a.handle(a.prometheus))
 		r.Post(metrics.EndpointEvent, a.handle(a.event))
 	})

@@ -172,7 +172,7 @@ func TestSingleAnswers(t *testing.T) {
 func TestErrors(t *testing.T) {
 	requests := schema.GroupResource{Group: "kubernaut.ai", Resource: "remediationrequests"}
 	gone := func(open bool) error { // as the guard makes them
-		guard := kube.NewGuard(nil)
+		guard := kube.NewGuard(kube.OpenFor, nil)
 		ctx := t.Context()
 		for range 2 {
 			_ = guard.Do(ctx, func(context.Context) error { return apierrors.NewTooManyRequests("secret", 3) })
@@ -765,4 +765,18 @@ func FuzzAPI(f *testing.F) {
 			t.Fatalf("got %d %s", w.Code, w.Body)
 		}
 	})
+}
+
+// TestASenderThatCannotBeJudgedGetsItsAnswer: it is done sending when that comes.
+func TestASenderThatCannotBeJudgedGetsItsAnswer(t *testing.T) {
+	f := newAPI(nil, func(o *Options) {
+		o.Authenticate = func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+		}
+	})
+	body := strings.NewReader(strings.Repeat("x", MaxBodyBytes))
+	f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, metrics.EndpointPrometheus, body))
+	if body.Len() > 0 {
+		t.Errorf("%d bytes are left", body.Len())
+	}
 }

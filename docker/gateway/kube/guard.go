@@ -29,8 +29,9 @@ const (
 	// tripAfter is how many calls in a row have to fail before the breaker opens.
 	// One call is tried maxTries times, so that is at least three requests.
 	tripAfter = 10
-	// openFor is how long the breaker stays open, and what senders are told to wait.
-	openFor = 5 * time.Second
+	// OpenFor is how long the breaker stays open by default: time for an API server that is
+	// restarted to come back.
+	OpenFor = 5 * time.Second
 	// probes is how many calls have to succeed before the breaker closes.
 	probes = 3
 
@@ -55,12 +56,14 @@ const (
 // Guard stands between the Gateway and the API server. It is safe for concurrent use.
 type Guard struct {
 	breaker *gobreaker.CircuitBreaker[struct{}]
+	openFor time.Duration
 }
 
-// NewGuard returns a guard whose breaker is closed. onChange, which may be nil, is
-// told every new state of the breaker.
-func NewGuard(onChange func(State)) *Guard {
-	return &Guard{breaker: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+// NewGuard returns a guard whose breaker is closed. Once it opens it stays so for openFor, which
+// is also what senders are told to wait. onChange, which may be nil, is told every
+// new state of the breaker.
+func NewGuard(openFor time.Duration, onChange func(State)) *Guard {
+	return &Guard{openFor: openFor, breaker: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:         BreakerName,
 		MaxRequests:  probes,
 		Timeout:      openFor,
@@ -115,7 +118,7 @@ func (g *Guard) Do(ctx context.Context, call func(context.Context) error) error 
 	case err == nil:
 		return nil
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-		return &UnavailableError{RetryAfter: openFor, CircuitOpen: true, Sent: sent, err: err}
+		return &UnavailableError{RetryAfter: g.openFor, CircuitOpen: true, Sent: sent, err: err}
 	case ctx.Err() != nil && sent:
 		// A deadline that ended within a call reads as many things; this is what it is.
 		return fmt.Errorf("%w: %w", ctx.Err(), err)

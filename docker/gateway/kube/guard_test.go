@@ -76,7 +76,7 @@ func TestDoRetriesTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		start := time.Now()
-		if err := NewGuard(nil).Do(t.Context(), calls(&n, unavailable, refused, unavailable)); err != nil || n != 4 {
+		if err := NewGuard(OpenFor, nil).Do(t.Context(), calls(&n, unavailable, refused, unavailable)); err != nil || n != 4 {
 			t.Errorf("got %v after %d calls", err, n)
 		}
 		if took := time.Since(start); took > 3*time.Second {
@@ -89,7 +89,7 @@ func TestDoGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		busy := apierrors.NewTooManyRequests("busy", 7)
-		err := NewGuard(nil).Do(t.Context(), calls(&n, busy, busy, busy, busy, busy))
+		err := NewGuard(OpenFor, nil).Do(t.Context(), calls(&n, busy, busy, busy, busy, busy))
 		var gone *UnavailableError
 		if !errors.As(err, &gone) || gone.CircuitOpen || gone.RetryAfter != 7*time.Second || n != maxTries || !apierrors.IsTooManyRequests(err) {
 			t.Errorf("got %v after %d calls", err, n)
@@ -99,7 +99,7 @@ func TestDoGivesUp(t *testing.T) {
 
 func TestDoReturnsAnswersAsTheyAre(t *testing.T) {
 	n := 0
-	err := NewGuard(nil).Do(t.Context(), calls(&n, apierrors.NewNotFound(requests, "x")))
+	err := NewGuard(OpenFor, nil).Do(t.Context(), calls(&n, apierrors.NewNotFound(requests, "x")))
 	var gone *UnavailableError
 	if !apierrors.IsNotFound(err) || errors.As(err, &gone) || n != 1 {
 		t.Errorf("got %v after %d calls", err, n)
@@ -110,7 +110,7 @@ func TestDoEndsWithItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		err := NewGuard(nil).Do(ctx, func(ctx context.Context) error {
+		err := NewGuard(OpenFor, nil).Do(ctx, func(ctx context.Context) error {
 			<-ctx.Done()
 			return &url.Error{Op: "Get", URL: "https://api", Err: ctx.Err()}
 		})
@@ -124,7 +124,7 @@ func TestDoEndsWithItsDeadline(t *testing.T) {
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var states []State
-		guard := NewGuard(func(s State) { states = append(states, s) })
+		guard := NewGuard(OpenFor, func(s State) { states = append(states, s) })
 		down := true
 		n := 0
 		call := func(context.Context) error {
@@ -140,11 +140,11 @@ func TestBreaker(t *testing.T) {
 		if n != tripAfter {
 			t.Errorf("opened after %d calls, want %d", n, tripAfter)
 		}
-		if err := guard.Do(t.Context(), call); !errors.As(err, &gone) || gone.RetryAfter != openFor || n != tripAfter {
+		if err := guard.Do(t.Context(), call); !errors.As(err, &gone) || gone.RetryAfter != OpenFor || n != tripAfter {
 			t.Errorf("got %v after %d calls, want none made while open", err, n)
 		}
 		down = false
-		<-time.After(openFor + time.Nanosecond)
+		<-time.After(OpenFor + time.Nanosecond)
 		for range probes {
 			if err := guard.Do(t.Context(), call); err != nil {
 				t.Errorf("got %v", err)
@@ -160,7 +160,7 @@ func TestBreaker(t *testing.T) {
 // nothing that a request can bring about.
 func TestOneBadSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		guard := NewGuard(func(s State) { t.Errorf("state changed to %d", s) })
+		guard := NewGuard(OpenFor, func(s State) { t.Errorf("state changed to %d", s) })
 		for name, err := range map[string]error{
 			"not found":      apierrors.NewNotFound(requests, "x"),
 			"invalid":        apierrors.NewInvalid(schema.GroupKind{}, "x", nil),
@@ -213,7 +213,7 @@ func TestDoubtful(t *testing.T) {
 
 // TestARequestThatCannotBeSentHarmsNobody: one tenant's object must not open the breaker.
 func TestARequestThatCannotBeSentHarmsNobody(t *testing.T) {
-	guard, n := NewGuard(nil), 0
+	guard, n := NewGuard(OpenFor, nil), 0
 	unsendable := &url.Error{Op: "Get", URL: "https://api", Err: errors.New("http2: request header list larger than peer's advertised limit")}
 	for range 2 * tripAfter {
 		if err := guard.Do(t.Context(), calls(&n, slices.Repeat([]error{unsendable}, 10*tripAfter)...)); err == nil {
@@ -244,7 +244,7 @@ func TestWhetherACallMayHaveBeenSent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := 0
-				if err := NewGuard(nil).Do(t.Context(), calls(&n, c.errs...)); Doubtful(err) != c.want {
+				if err := NewGuard(OpenFor, nil).Do(t.Context(), calls(&n, c.errs...)); Doubtful(err) != c.want {
 					t.Errorf("got %t for %v", Doubtful(err), err)
 				}
 			})

@@ -46,7 +46,7 @@ func TestKindsAreFoundAndRemembered(t *testing.T) {
 			{Name: "clusterthings", Kind: "ClusterThing"},
 		},
 		"/api/v1": {{Name: "configmaps", Kind: "ConfigMap", Namespaced: true}},
-	}), nil, NewGuard(nil))
+	}), nil, NewGuard(OpenFor, nil))
 	for range 3 { // the second and third time from memory, those that are not there too
 		for _, c := range []struct {
 			apiVersion, kind, plural string
@@ -71,7 +71,7 @@ func TestKindsTellTrouble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, found, err := NewKinds(client.RESTClient(), nil, NewGuard(nil)).Find(t.Context(), "x.io/v1", "Thing"); found || err == nil {
+	if _, found, err := NewKinds(client.RESTClient(), nil, NewGuard(OpenFor, nil)).Find(t.Context(), "x.io/v1", "Thing"); found || err == nil {
 		t.Errorf("got %t, %v", found, err)
 	}
 }

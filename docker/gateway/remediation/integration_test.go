@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { os.Exit(kubetest.Run(m, func(cfg *rest.Config) { c
 // has them.
 func replica(t *testing.T, namespace string) *Book {
 	t.Helper()
-	return NewBook(kube.Guarded(kubetest.Client(t, cluster), kube.NewGuard(nil)), namespace, 15*time.Second)
+	return NewBook(kube.Guarded(kubetest.Client(t, cluster), kube.NewGuard(kube.OpenFor, nil)), namespace, 15*time.Second)
 }
 
 // requests returns the requests of a fingerprint.
@@ -218,7 +218,7 @@ func TestALostAnswerIsRecognised(t *testing.T) {
 			return err
 		},
 	})
-	book := NewBook(kube.Guarded(losing, kube.NewGuard(nil)), namespace, 15*time.Second)
+	book := NewBook(kube.Guarded(losing, kube.NewGuard(kube.OpenFor, nil)), namespace, 15*time.Second)
 	outcome, err := book.Register(t.Context(), report("web"))
 	if err != nil || !outcome.Created || outcome.Count != 1 || !lost {
 		t.Errorf("got %+v, %v", outcome, err)

@@ -390,7 +390,7 @@ func TestALostAnswerCountsNobodyTwice(t *testing.T) {
 				},
 			}).Build()
 			other = NewBook(k, "kubernaut-system", time.Minute)
-			guarded := kube.Guarded(k, kube.NewGuard(nil))
+			guarded := kube.Guarded(k, kube.NewGuard(kube.OpenFor, nil))
 			outcome, err := NewBook(guarded, "kubernaut-system", time.Minute).Register(t.Context(), report("web"))
 			if err != nil || outcome.Count != 2 || lose {
 				t.Errorf("got %+v, %v", outcome, err)
@@ -591,7 +591,7 @@ func TestNobodyWaitsBehindAWriteThatIsNotAnswered(t *testing.T) {
 			})
 		},
 	}).Build()
-	book := NewBook(kube.Guarded(k, kube.NewGuard(nil)), "kubernaut-system", time.Minute)
+	book := NewBook(kube.Guarded(k, kube.NewGuard(kube.OpenFor, nil)), "kubernaut-system", time.Minute)
 	told := make(chan error, 10)
 	r := report("web")
 	r.Settled = func(_ Outcome, err error) { told <- err }

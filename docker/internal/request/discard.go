@@ -12,8 +12,9 @@ const discardTime = 4 * time.Second
 
 // Discard reads up to limit bytes of what its handler has left of a body, and throws them
 // away, before the answer goes out. A sender that is refused while it still writes would
-// have its connection reset otherwise, and many never see the answer then. It is for callers
-// that are known: others are refused before.
+// have its connection reset otherwise, and many never see the answer then. The body
+// of one who is answered 401 is left: strangers cost nothing. It comes before what judges
+// callers, which may be at a loss.
 func Discard(limit int64) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -26,7 +27,7 @@ func Discard(limit int64) func(http.Handler) http.Handler {
 			sent := *r
 			sent.Body = body
 			next.ServeHTTP(w, &sent)
-			if body.ended {
+			if body.ended || w.Header().Get("WWW-Authenticate") != "" {
 				return // a deadline would end what the server reads now: the next request
 			}
 			connection := http.NewResponseController(w)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -60,5 +61,21 @@ func TestARefusedSenderGetsItsAnswer(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOnlyAStrangersBodyIsLeft: it may cost nothing.
+func TestOnlyAStrangersBodyIsLeft(t *testing.T) {
+	for status, want := range map[int]int{http.StatusUnauthorized: 1000, http.StatusForbidden: 0, http.StatusServiceUnavailable: 0} {
+		left := strings.NewReader(strings.Repeat("x", 1000))
+		Discard(2000)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			w.WriteHeader(status)
+		})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", left))
+		if left.Len() != want {
+			t.Errorf("%d: %d bytes are left, want %d", status, left.Len(), want)
+		}
 	}
 }

@@ -14,14 +14,14 @@ import (
 // suite at its busiest.
 const logLines = 20000
 
-// Logs returns the log lines of an app's pods in the services' namespace, of the running
+// Logs returns the log lines of an app's ready pods in the services' namespace, of the running
 // containers only.
 func (c *Cluster) Logs(ctx context.Context, app string) ([]string, error) {
 	return c.logs(ctx, app, false)
 }
 
-// AllLogs is Logs with the lines of the containers that ran before in the same pods, as
-// far as the kubelet keeps them: those that were killed.
+// AllLogs is Logs of all pods, with the lines of the containers that ran before in the same
+// pods, as far as the kubelet keeps them: those that were killed.
 func (c *Cluster) AllLogs(ctx context.Context, app string) ([]string, error) {
 	return c.logs(ctx, app, true)
 }
@@ -35,6 +35,9 @@ func (c *Cluster) logs(ctx context.Context, app string, ended bool) ([]string, e
 	var errs []error
 	tail := int64(logLines)
 	for _, pod := range pods.Items {
+		if !ended && !ready(&pod) {
+			continue // one that does not start may be gone before it is read
+		}
 		for _, previous := range []bool{true, false} {
 			if previous && (!ended || !restarted(&pod)) {
 				continue
@@ -48,6 +51,10 @@ func (c *Cluster) logs(ctx context.Context, app string, ended bool) ([]string, e
 		}
 	}
 	return lines, errors.Join(errs...)
+}
+
+func ready(pod *corev1.Pod) bool {
+	return len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].Ready
 }
 
 func restarted(pod *corev1.Pod) bool {

@@ -1,10 +1,13 @@
 package cluster
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 
 	"k8s.io/client-go/rest"
+
+	"kubernaut.ai/e2e/test/e2e/answer"
 )
 
 // PodTransport reaches a port of one pod of the services' namespace through the API server,
@@ -19,6 +22,19 @@ func (c *Cluster) PodTransport(pod, port string) (http.RoundTripper, error) {
 		return nil, err
 	}
 	return podTransport{transport, server.JoinPath("api/v1/namespaces", c.Target.Namespace, "pods", pod+":"+port, "proxy")}, nil
+}
+
+// Ask gets a path of one pod's port as PodTransport reaches it.
+func (c *Cluster) Ask(ctx context.Context, pod, port, path string) (*answer.Answer, error) {
+	transport, err := c.PodTransport(pod, port)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Send(&http.Client{Transport: transport}, request)
 }
 
 type podTransport struct {

@@ -12,6 +12,7 @@ import (
 
 	"kubernaut.ai/e2e/docker/datastorage/api/client"
 	"kubernaut.ai/e2e/test/e2e/audit"
+	"kubernaut.ai/e2e/test/e2e/stores"
 )
 
 // immutable is the SQLSTATE with which PostgreSQL refuses to change an event.
@@ -35,8 +36,7 @@ func forge(ctx context.Context, chain string, statements ...string) {
 	signed(ctx, chain)
 	db := database(ctx)
 	owner := func(ctx context.Context, statements ...string) error {
-		return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica")
+		return stores.AsOwner(ctx, db, func(tx pgx.Tx) (err error) {
 			for _, statement := range statements {
 				if err == nil {
 					_, err = tx.Exec(ctx, strings.ReplaceAll(statement, "$1", "'"+chain+"'"))

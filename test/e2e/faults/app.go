@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -40,35 +39,12 @@ func (i *Injector) Scale(ctx context.Context, app App, replicas int32) error {
 	return nil
 }
 
-// Down takes apps away, all at once: no replicas, their processes killed, their pods gone.
-// The function it returns brings as many back as there were and waits until they are
-// ready; it is never nil.
-func (i *Injector) Down(ctx context.Context, apps ...App) (up func(context.Context) error, err error) {
-	ups := make([]func(context.Context) error, len(apps))
-	var down errgroup.Group
-	for n, app := range apps {
-		down.Go(func() (err error) {
-			ups[n], err = i.down(ctx, app)
-			return err
-		})
-	}
-	err = down.Wait()
-	return func(ctx context.Context) error {
-		var all errgroup.Group
-		for _, up := range ups {
-			if up != nil {
-				all.Go(func() error { return up(ctx) })
-			}
-		}
-		return all.Wait()
-	}, err
-}
-
-// down is Down for one app. What it returns is nil when nothing was done to the app.
-func (i *Injector) down(ctx context.Context, app App) (up func(context.Context) error, err error) {
+// Down takes an app away: no replicas, its processes killed, its pods gone. The function it
+// returns brings as many back as there were and waits until they are ready; it is never nil.
+func (i *Injector) Down(ctx context.Context, app App) (up func(context.Context) error, err error) {
 	scale := &autoscalingv1.Scale{}
 	if err := i.Cluster.API.SubResource("scale").Get(ctx, i.object(app), scale); err != nil {
-		return nil, fmt.Errorf("%s: scale: %w", app.Name, err)
+		return func(context.Context) error { return nil }, fmt.Errorf("%s: scale: %w", app.Name, err)
 	}
 	up = i.lasting(app.Name+" is away", func(ctx context.Context) error { return i.Up(ctx, app, max(1, scale.Spec.Replicas)) })
 	pods, err := i.Pods(ctx, app)

@@ -19,12 +19,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"kubernaut.ai/e2e/test/e2e/answer"
 )
 
 // Distrust rolls a Deployment out that trusts an authority which has signed nothing, in
-// place of the environment's. The function it returns rolls it back and waits until it is
-// as it was; it is never nil.
-func (i *Injector) Distrust(ctx context.Context, app App) (trust func(context.Context) error, err error) {
+// place of the environment's, and waits until the kubelet has found the new pod not started.
+// It returns what that pod answers at /startupz, and what rolls it back and waits until all
+// is as it was; that is never nil.
+func (i *Injector) Distrust(ctx context.Context, app App) (startup *answer.Answer, trust func(context.Context) error, err error) {
 	foreign := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: i.namespace(app), Name: "foreign-ca-" + uuid.NewString()[:8]}}
 	patch := func(ctx context.Context, name string) error {
 		body := fmt.Sprintf(`{"spec":{"template":{"spec":{"volumes":[{"name":"ca","configMap":{"name":%q}}]}}}}`, name)
@@ -38,13 +41,25 @@ func (i *Injector) Distrust(ctx context.Context, app App) (trust func(context.Co
 	}
 	cert, _, err := issue(&x509.Certificate{IsCA: true}, nil)
 	if err != nil {
-		return trust, err
+		return nil, trust, err
+	}
+	before, err := i.Pods(ctx, app)
+	if err != nil {
+		return nil, trust, err
 	}
 	foreign.Data = map[string]string{"ca.crt": string(cert)}
 	if err := i.Cluster.API.Create(ctx, foreign); err != nil {
-		return trust, err
+		return nil, trust, err
 	}
-	return trust, patch(ctx, foreign.Name)
+	if err := patch(ctx, foreign.Name); err != nil {
+		return nil, trust, err
+	}
+	fresh, err := i.awaitUnstarted(ctx, app, before)
+	if err != nil {
+		return nil, trust, err
+	}
+	startup, err = i.Cluster.Ask(ctx, fresh.Name, "8081", "/startupz")
+	return startup, trust, err
 }
 
 // Renew replaces the certificate in a Secret by a new one of the environment's authority,
@@ -81,7 +96,8 @@ func (i *Injector) Renew(ctx context.Context, app App, secret string) (*big.Int,
 	// A pod that changes is looked at at once, with its volumes.
 	touch := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubernaut.ai/renewed":%q}}}`, next.SerialNumber.String())
 	for n := range pods {
-		if err := i.Cluster.API.Patch(ctx, &pods[n], client.RawPatch("application/merge-patch+json", []byte(touch))); err != nil {
+		err := i.Cluster.API.Patch(ctx, &pods[n], client.RawPatch("application/merge-patch+json", []byte(touch)))
+		if client.IgnoreNotFound(err) != nil { // gone: another spec's, which was not to start
 			return nil, fmt.Errorf("Pod/%s: %w", pods[n].Name, err)
 		}
 	}
@@ -114,9 +130,9 @@ func issue(template *x509.Certificate, signer *tls.Certificate) (certPEM, keyPEM
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
-// AwaitUnstarted waits until a pod of an app runs that was not there before and the kubelet
+// awaitUnstarted waits until a pod of an app runs that was not there before and the kubelet
 // has found it not started, and returns it.
-func (i *Injector) AwaitUnstarted(ctx context.Context, app App, before []corev1.Pod) (*corev1.Pod, error) {
+func (i *Injector) awaitUnstarted(ctx context.Context, app App, before []corev1.Pod) (*corev1.Pod, error) {
 	var fresh *corev1.Pod
 	err := i.AwaitPods(ctx, app, func(pods []corev1.Pod) bool {
 		for _, pod := range pods {

@@ -30,18 +30,10 @@ func (i *Injector) Cut(ctx context.Context, apps ...App) (mend func(context.Cont
 		return err
 	}
 	// Connected to while that can be done.
-	db, err := stores.Postgres(ctx, i.Cluster, "")
+	db, rdb, closeBoth, err := stores.Both(ctx, i.Cluster)
+	defer func() { err = errors.Join(err, closeBoth(ctx)) }()
 	if err != nil {
 		return mend, err
-	}
-	defer func() { err = errors.Join(err, db.Close(ctx)) }()
-	rdb, err := stores.Redis(ctx, i.Cluster)
-	if err != nil {
-		return mend, err
-	}
-	defer func() { err = errors.Join(err, rdb.Close()) }()
-	if err := rdb.Ping(ctx).Err(); err != nil {
-		return mend, fmt.Errorf("redis: %w", err)
 	}
 	for _, app := range apps {
 		attach, err := i.Detach(ctx, "", app.Name)

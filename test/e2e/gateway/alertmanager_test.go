@@ -301,25 +301,3 @@ func deployOwn(ctx context.Context, own faults.App, account, token string) {
 	DeferCleanup(func(ctx SpecContext) { Expect(kube.API.Delete(ctx, made)).To(Succeed()) }, NodeTimeout(settled))
 	Expect(world.AwaitReady(ctx, own)).To(Succeed())
 }
-
-// Alertmanager gives nothing up: what was refused while the Gateway was ill is sent until it
-// is taken.
-var _ = Describe("When the Gateway is ill Alertmanager", Serial, Label("fault"), SpecPriority(last), func() {
-	It("sends until a process that was killed is there again, and loses nothing", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := workload(ctx)
-		restarted := notify(ctx, "restarted", alert(ns))
-		Eventually(restarted.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", 1)))
-		attach := detached(ctx, "", "gateway-service") // for longer than the kubelet takes to start it
-		restart(ctx)
-		Eventually(restarted.sent).WithContext(ctx).Should(HaveField("Refused", BeNumerically(">=", 1)), "the fault happened")
-		Expect(attach(ctx)).To(Succeed())
-		whole(ctx)
-		before := must(restarted.sent(ctx)).Delivered()
-		Eventually(restarted.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", before+2)))
-		got := restarted.tallied(ctx, identity(ns))
-		Expect(got.Sent.Failed).To(BeZero())
-		// A process that is killed may have counted what it did not answer.
-		Expect(got.Counted).To(And(BeNumerically(">=", got.Sent.Delivered()), BeNumerically("<=", got.Sent.Requests)))
-		restarted.silence(ctx)
-	})
-})

@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"sync"
 
@@ -85,18 +84,13 @@ var _ = Describe("Two replicas", Serial, Ordered, ContinueOnFailure, Label("faul
 	})
 
 	It("make 50 RemediationRequests of 50 problems that come ten times each", SpecTimeout(broken), func(ctx SpecContext) {
-		ns := managed(ctx)
+		problems, marks := many(ctx, 50)
 		var alerts []signals.Alert
-		for i := range 50 {
-			name := fmt.Sprintf("app-%d", i)
-			must(ns.ReplicaSet(ctx, name))
-			alerts = append(alerts, copies(10, signals.Firing("Down", "namespace", ns.Name, "replicaset", name))...)
+		for _, problem := range problems {
+			alerts = append(alerts, copies(10, problem)...)
 		}
 		Expect(together(ctx, alerts...)).To(Equal(map[int]int{http.StatusCreated: 50, http.StatusAccepted: 450}))
-		for i := range 50 {
-			Expect(remediations(ctx, fingerprint(fmt.Sprintf("%s:ReplicaSet:app-%d", ns.Name, i)))).
-				To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(10))))
-		}
+		Expect(counts(ctx, marks)).To(Equal(map[int64]int{10: 50}))
 	})
 
 	It("are replaced one by one without a request that fails, and Alertmanager notices nothing", SpecTimeout(broken), func(ctx SpecContext) {
@@ -110,7 +104,7 @@ var _ = Describe("Two replicas", Serial, Ordered, ContinueOnFailure, Label("faul
 		storm.blows(ctx, perSecond/2)
 		storm.calm(ctx)
 		Expect(storm.failures).To(BeEmpty())
-		Eventually(rolled.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", before+2)))
+		Eventually(rolled.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">", before)))
 		got := rolled.tallied(ctx, identity(ns))
 		Expect(got.Sent.Failed).To(BeZero())
 		Expect(got.Counted).To(Equal(got.Sent.Delivered()))

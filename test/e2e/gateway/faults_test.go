@@ -36,10 +36,10 @@ const senders = 20
 // targets is how many workloads a storm is about.
 const targets = 10
 
-// storm sends signals about a namespace's workloads all the time, each on a connection of
-// its own, as many senders do.
+// storm sends alerts all the time, each on a connection of its own, as many senders do.
 type storm struct {
-	ns     *workloads.Namespace
+	alerts []signals.Alert
+	marks  []string // their fingerprints
 	sender *signals.Sender
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -53,13 +53,10 @@ type storm struct {
 // blow begins a storm; it ends with calm, at the latest with the spec.
 func blow(ctx context.Context) *storm {
 	GinkgoHelper()
-	ns := managed(ctx)
-	for i := range targets {
-		must(ns.ReplicaSet(ctx, fmt.Sprintf("app-%d", i)))
-	}
+	alerts, marks := many(ctx, targets)
 	sending, stop := context.WithCancel(ctx)
 	s := &storm{
-		ns: ns, stop: stop, done: make(chan struct{}), accepted: map[string]int{}, unsure: map[string]int{},
+		alerts: alerts, marks: marks, stop: stop, done: make(chan struct{}), accepted: map[string]int{}, unsure: map[string]int{},
 		sender: &signals.Sender{URL: gateway.URL, Token: gateway.Token,
 			Client: &http.Client{Transport: said.Transport(&http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}), Timeout: settled}},
 	}
@@ -80,19 +77,18 @@ func (s *storm) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			sending.Go(func() error {
-				s.send(context.WithoutCancel(ctx), fmt.Sprintf("app-%d", i%targets))
+				s.send(context.WithoutCancel(ctx), i%targets)
 				return nil
 			})
 		}
 	}
 }
 
-func (s *storm) send(ctx context.Context, name string) {
-	begun := time.Now()
-	response, err := s.sender.Alerts(ctx, signals.Firing("Down", "namespace", s.ns.Name, "replicaset", name))
+func (s *storm) send(ctx context.Context, n int) {
+	begun, mark := time.Now(), s.marks[n]
+	response, err := s.sender.Alerts(ctx, s.alerts[n])
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	mark := fingerprint(s.ns.Name + ":ReplicaSet:" + name)
 	switch {
 	case err != nil:
 		s.unsure[mark]++
@@ -131,8 +127,7 @@ func (s *storm) calm(ctx context.Context) {
 	GinkgoHelper()
 	s.stop()
 	Eventually(s.done).WithContext(ctx).WithTimeout(broken).Should(BeClosed())
-	for i := range targets {
-		mark := fingerprint(fmt.Sprintf("%s:ReplicaSet:app-%d", s.ns.Name, i))
+	for i, mark := range s.marks {
 		found := remediations(ctx, mark)
 		Expect(found).To(HaveLen(1), "app-%d was accepted %d times", i, s.accepted[mark])
 		Expect(found[0].Status.Deduplication.OccurrenceCount).To(And(
@@ -183,15 +178,13 @@ func whole(ctx context.Context) {
 var _ = Describe("When DataStorage is away", Serial, Label("fault"), SpecPriority(last), func() {
 	It("signals are still taken, readiness falls and returns, and every audit event arrives once", SpecTimeout(broken), func(ctx SpecContext) {
 		first := created(ctx, alert(workload(ctx)))
-		up, err := world.Down(ctx, dataStorageApp)
-		DeferCleanup(func(ctx SpecContext) { Expect(up(ctx)).To(Succeed()) }, NodeTimeout(broken))
-		Expect(err).NotTo(HaveOccurred())
+		attach := unreachable(ctx)
 		ns := workload(ctx)
 		second := created(ctx, alert(ns))
 		Expect(send(ctx, alert(ns))).To(HaveStatus(http.StatusAccepted))
 		Eventually(ready).WithContext(ctx).Should(And(HaveStatus(http.StatusServiceUnavailable), HaveField("Body", ContainSubstring("datastorage"))))
 		Expect(must(get(ctx, "http://"+healthAt+"/healthz"))).To(HaveStatus(http.StatusOK))
-		Expect(up(ctx)).To(Succeed())
+		Expect(attach(ctx)).To(Succeed())
 		Eventually(ready).WithContext(ctx).Should(HaveStatus(http.StatusOK))
 		Expect(eventTypes(audited(ctx, second.Name, 3))).To(ConsistOf("gateway.signal.received", "gateway.crd.created", "gateway.signal.deduplicated"))
 		audited(ctx, first.Name, 2)
@@ -250,15 +243,29 @@ var _ = Describe("When PostgreSQL and Redis are away", Serial, Label("fault"), S
 })
 
 var _ = Describe("When the Gateway's pod goes under load", Serial, Label("fault"), SpecPriority(last), func() {
-	It("nothing that was accepted is lost after its process is killed, nor after it is deleted", SpecTimeout(broken), func(ctx SpecContext) {
+	It("nothing that was accepted is lost after its process is killed, nor after it is deleted, and Alertmanager sends until it is taken", SpecTimeout(broken), func(ctx SpecContext) {
+		ns := workload(ctx)
+		restarted := notify(ctx, "restarted", alert(ns))
 		storm := blow(ctx)
 		storm.blows(ctx, perSecond/2)
-		signal(ctx, gatewayApp, "SIGKILL")
+		Eventually(restarted.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">=", 1)))
+		killed := signal(ctx, gatewayApp, "SIGKILL")
+		attach := detached(ctx, "", "gateway-service") // for longer than the kubelet takes to start it
+		Eventually(restarted.sent).WithContext(ctx).Should(HaveField("Refused", BeNumerically(">=", 1)), "the fault happened")
+		Expect(world.AwaitRestart(ctx, gatewayApp, killed)).To(Succeed())
+		Expect(attach(ctx)).To(Succeed())
 		storm.blows(ctx, perSecond/2)
 		pods := must(world.Delete(ctx, gatewayApp))
 		Expect(world.AwaitPods(ctx, gatewayApp, replaced(pods))).To(Succeed())
+		before := must(restarted.sent(ctx)).Delivered()
 		storm.blows(ctx, perSecond/2)
 		storm.calm(ctx)
+		Eventually(restarted.sent).WithContext(ctx).Should(HaveField("Delivered()", BeNumerically(">", before)))
+		got := restarted.tallied(ctx, identity(ns))
+		Expect(got.Sent.Failed).To(BeZero(), "Alertmanager gives nothing up")
+		// A process that is killed may have counted what it did not answer.
+		Expect(got.Counted).To(And(BeNumerically(">=", got.Sent.Delivered()), BeNumerically("<=", got.Sent.Requests)))
+		restarted.silence(ctx)
 	})
 })
 
@@ -279,14 +286,7 @@ var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnF
 		// Its pod goes with what it might leave in its spool: no other process sends that.
 		pod := must(world.Delete(ctx, gatewayApp))[0]
 		DeferCleanup(whole, NodeTimeout(broken))
-		inside := &http.Client{Transport: must(kube.PodTransport(pod.Name, "8081"))}
-		ready := func(ctx context.Context) (*Answer, error) {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway/readyz", nil)
-			if err != nil {
-				return nil, err
-			}
-			return Send(inside, request)
-		}
+		ready := func(ctx context.Context) (*Answer, error) { return kube.Ask(ctx, pod.Name, "8081", "/readyz") }
 		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(HaveStatus(http.StatusServiceUnavailable))
 		unready, served = must(ready(ctx)), send(ctx, alert(meanwhile))
 		inFlight = finishAll(all)

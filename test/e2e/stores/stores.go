@@ -76,24 +76,48 @@ func Redis(ctx context.Context, c *cluster.Cluster) (*redis.Client, error) {
 	return redis.NewClient(&redis.Options{Addr: address, Password: password, TLSConfig: secure, DialerRetries: 1}), nil
 }
 
+// Both connects to PostgreSQL and Redis, which answer. close ends what was opened, also when
+// there is an error; it is never nil.
+func Both(ctx context.Context, c *cluster.Cluster) (db *pgx.Conn, rdb *redis.Client, closeBoth func(context.Context) error, err error) {
+	closeBoth = func(context.Context) error { return nil }
+	if db, err = Postgres(ctx, c, ""); err != nil {
+		return nil, nil, closeBoth, err
+	}
+	closeBoth = db.Close
+	if rdb, err = Redis(ctx, c); err != nil {
+		return nil, nil, closeBoth, err
+	}
+	closeBoth = func(ctx context.Context) error { return errors.Join(db.Close(ctx), rdb.Close()) }
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		return nil, nil, closeBoth, fmt.Errorf("redis: %w", err)
+	}
+	return db, rdb, closeBoth, nil
+}
+
+// AsOwner runs a transaction in which the triggers that keep events as they are do not fire,
+// as whoever owns the database can.
+func AsOwner(ctx context.Context, db *pgx.Conn, do func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
+			return err
+		}
+		return do(tx)
+	})
+}
+
 // Empty removes every audit event, what was signed of them and what waits in Redis.
 // DataStorage must be down: it remembers what it has stored, and makes the queue when it
 // starts.
 func Empty(ctx context.Context, c *cluster.Cluster) (err error) {
-	db, err := Postgres(ctx, c, "")
+	db, rdb, closeBoth, err := Both(ctx, c)
+	defer func() { err = errors.Join(err, closeBoth(ctx)) }()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close(ctx)) }()
-	rdb, err := Redis(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rdb.Close()) }()
 	if err := rdb.FlushDB(ctx).Err(); err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
-	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+	err = AsOwner(ctx, db, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `SELECT quote_ident(relname) FROM pg_class
 			WHERE relname LIKE 'audit\_%' AND relkind IN ('r', 'p') AND NOT relispartition`)
 		if err != nil {
@@ -103,8 +127,7 @@ func Empty(ctx context.Context, c *cluster.Cluster) (err error) {
 		if err != nil {
 			return err
 		}
-		// The tables' triggers refuse it to everybody else.
-		_, err = tx.Exec(ctx, "SET LOCAL session_replication_role = replica; TRUNCATE "+strings.Join(tables, ", "))
+		_, err = tx.Exec(ctx, "TRUNCATE "+strings.Join(tables, ", "))
 		return err
 	})
 	if err != nil {
