@@ -141,7 +141,11 @@ var _ = SynchronizedAfterSuite(func() {}, func(ctx SpecContext) {
 func sweepTrail(ctx context.Context) {
 	GinkgoHelper()
 	trail := must(audit.Connect(ctx, kube, run.Tokens["both"], said.Transport))
-	report := must(trail.Verify(ctx, everything))
+	var report *client.ChainReport
+	Eventually(func(ctx context.Context) (err error) {
+		report, err = trail.Verify(ctx, everything)
+		return err
+	}).WithContext(ctx).Should(Succeed(), "after a restart of the node its connection to the API server is to be made again")
 	if report.Valid {
 		return
 	}
