@@ -77,6 +77,11 @@ type transport struct {
 	next    http.RoundTripper
 }
 
+// CloseIdleConnections has http.Client's method of that name reach the transport that has them.
+func (t transport) CloseIdleConnections() {
+	(&http.Client{Transport: t.next}).CloseIdleConnections()
+}
+
 // RoundTrip implements http.RoundTripper. The answer's body is read whole, so that
 // how long it took is known and the report holds it.
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
