@@ -39,11 +39,20 @@ func (e *Environment) keptCounters(image string) string {
 	return filepath.Join(e.coverageDir(), keptFolder, filepath.Base(e.refs[image]))
 }
 
-// keepCounters puts aside what has been counted so far.
+// keepCounters puts aside what the pods that have ended have counted. Those that run have no
+// counters yet, and will have ended for the runs that begin from here.
 func (e *Environment) keepCounters() error {
 	err := os.RemoveAll(filepath.Join(e.coverageDir(), keptFolder))
 	for _, spec := range e.covered() {
-		err = errors.Join(err, os.CopyFS(e.keptCounters(spec.Name), os.DirFS(filepath.Join(e.rawDir(), spec.Name))))
+		counters, globErr := filepath.Glob(filepath.Join(e.rawDir(), spec.Name, "*", "covcounters.*"))
+		err = errors.Join(err, globErr)
+		pods := map[string]bool{}
+		for _, file := range counters {
+			pods[filepath.Dir(file)] = true
+		}
+		for pod := range pods {
+			err = errors.Join(err, os.CopyFS(filepath.Join(e.keptCounters(spec.Name), filepath.Base(pod)), os.DirFS(pod)))
+		}
 	}
 	return err
 }
@@ -95,9 +104,7 @@ func (e *Environment) resetCoverage() error {
 		return err
 	}
 	e.damaged = nil
-	if err := e.record.Begin(time.Now(), source); err != nil {
-		return err
-	}
+	began := time.Now()
 	for _, spec := range e.covered() {
 		counters := e.keptCounters(spec.Name)
 		if _, err := os.Stat(counters); err != nil {
@@ -106,8 +113,13 @@ func (e *Environment) resetCoverage() error {
 		if err := os.CopyFS(filepath.Join(e.rawDir(), spec.Name), os.DirFS(counters)); err != nil {
 			return err
 		}
+		cluster, err := e.state.Record()
+		if err != nil {
+			return err
+		}
+		began = cluster.Made // they are of this run, and as old as the cluster
 	}
-	return nil
+	return e.record.Begin(began, source)
 }
 
 // workloads are those that run a covered service, what was deployed last first: at its

@@ -2,6 +2,7 @@ package infrastructure_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
+	"kubernaut.ai/e2e/test/infrastructure/coverage"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
 )
 
@@ -134,14 +136,15 @@ func TestWhatJobsCoveredIsThereAfterARestore(t *testing.T) {
 	w, plan, env := covered(t, config(infrastructure.Coverage))
 	raw := filepath.Join(".e2e", plan.ClusterName, "coverage", "raw", "app")
 	counters := func() string {
-		text, err := os.ReadFile(filepath.Join(plan.Root, raw, "job-1", "counters"))
+		text, err := os.ReadFile(filepath.Join(plan.Root, raw, "job-1", "covcounters.1"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
 		return string(text)
 	}
 	count := func() error {
-		filetest.Put(t, plan.Root, filepath.Join(raw, "job-1", "counters"), "42")
+		filetest.Put(t, plan.Root, filepath.Join(raw, "job-1", "covcounters.1"), "42")
+		filetest.Put(t, plan.Root, filepath.Join(raw, "running-1", "covmeta.1"), "")
 		return env.ParkCluster(t.Context())
 	}
 	for _, step := range []struct {
@@ -175,6 +178,18 @@ func TestWhatJobsCoveredIsThereAfterARestore(t *testing.T) {
 		}
 		if got := counters(); got != step.want {
 			t.Errorf("%s: got counters %q, want %q", step.name, got, step.want)
+		}
+		var run coverage.Run
+		text, err := os.ReadFile(filepath.Join(plan.Root, ".e2e", plan.ClusterName, "coverage", "run.json"))
+		if err == nil {
+			err = json.Unmarshal(text, &run)
+		}
+		record, recordErr := (&rig{t: t, plan: plan}).cluster().Record()
+		if err != nil || recordErr != nil || step.want != "" && run.Started.After(record.Made) {
+			t.Errorf("%s: %v, %v: the run began at %s, when what is of %s is too old for it", step.name, err, recordErr, run.Started, record.Made)
+		}
+		if _, err := os.Stat(filepath.Join(plan.Root, raw, "running-1")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v: a pod that ran when the state was kept is to have counters", step.name, err)
 		}
 	}
 }

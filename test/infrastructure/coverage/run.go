@@ -53,8 +53,11 @@ func OpenRecord(file string) (*Record, error) {
 	return record, nil
 }
 
-// Begin forgets the run before.
+// Begin forgets the run before, whose file may have been removed.
 func (r *Record) Begin(started time.Time, source string) error {
+	r.mu.Lock()
+	r.run = Run{}
+	r.mu.Unlock()
 	return r.change(func(run *Run) { *run = Run{Started: started, Source: source} })
 }
 
