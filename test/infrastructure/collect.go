@@ -44,14 +44,12 @@ func (e *Environment) keptCounters(image string) string {
 func (e *Environment) keepCounters() error {
 	err := os.RemoveAll(filepath.Join(e.coverageDir(), keptFolder))
 	for _, spec := range e.covered() {
-		counters, globErr := filepath.Glob(filepath.Join(e.rawDir(), spec.Name, "*", "covcounters.*"))
+		pods, globErr := filepath.Glob(filepath.Join(e.rawDir(), spec.Name, "*"))
 		err = errors.Join(err, globErr)
-		pods := map[string]bool{}
-		for _, file := range counters {
-			pods[filepath.Dir(file)] = true
-		}
-		for pod := range pods {
-			err = errors.Join(err, os.CopyFS(filepath.Join(e.keptCounters(spec.Name), filepath.Base(pod)), os.DirFS(pod)))
+		for _, pod := range pods {
+			if counters, _ := filepath.Glob(filepath.Join(pod, "covcounters.*")); len(counters) > 0 {
+				err = errors.Join(err, os.CopyFS(filepath.Join(e.keptCounters(spec.Name), filepath.Base(pod)), os.DirFS(pod)))
+			}
 		}
 	}
 	return err
@@ -87,6 +85,7 @@ func (e *Environment) resetCoverage() error {
 			}
 		}
 	}
+	began := time.Now()
 	for _, spec := range e.covered() {
 		dir := filepath.Join(e.rawDir(), spec.Name)
 		if err := os.RemoveAll(dir); err != nil {
@@ -98,19 +97,11 @@ func (e *Environment) resetCoverage() error {
 		if err := os.Chmod(dir, 0o777); err != nil { // whatever the umask
 			return err
 		}
-	}
-	source, err := e.goSource(false)
-	if err != nil {
-		return err
-	}
-	e.damaged = nil
-	began := time.Now()
-	for _, spec := range e.covered() {
-		counters := e.keptCounters(spec.Name)
-		if _, err := os.Stat(counters); err != nil {
+		kept := e.keptCounters(spec.Name)
+		if _, err := os.Stat(kept); err != nil {
 			continue // of another program, or none
 		}
-		if err := os.CopyFS(filepath.Join(e.rawDir(), spec.Name), os.DirFS(counters)); err != nil {
+		if err := os.CopyFS(dir, os.DirFS(kept)); err != nil {
 			return err
 		}
 		cluster, err := e.state.Record()
@@ -119,6 +110,11 @@ func (e *Environment) resetCoverage() error {
 		}
 		began = cluster.Made // they are of this run, and as old as the cluster
 	}
+	source, err := e.goSource(false)
+	if err != nil {
+		return err
+	}
+	e.damaged = nil
 	return e.record.Begin(began, source)
 }
 

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
@@ -75,24 +75,23 @@ func removeContainers(ctx context.Context, runner command.Runner, engine, dir st
 // or is interrupted does not reach them. A program whose parent is a test still serves it.
 // Where there is no /proc nothing is found.
 func endOrphans(programs string) error {
-	found, err := filepath.Glob("/proc/[0-9]*")
-	for _, process := range found {
-		program, _ := os.Readlink(filepath.Join(process, "exe")) // another's, or gone by now
+	processes, _ := procfs.AllProcs()
+	var err error
+	for _, process := range processes {
+		program, _ := process.Executable() // another's, or gone by now
 		if filepath.Dir(program) != programs {
 			continue
 		}
-		stat, _ := os.ReadFile(filepath.Join(process, "stat"))
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		if len(fields) < 2 {
+		stat, gone := process.Stat()
+		if gone != nil {
 			continue
 		}
-		parent, _ := os.Readlink(filepath.Join("/proc", fields[1], "exe"))
-		pid, notNumber := strconv.Atoi(filepath.Base(process))
-		if notNumber != nil || strings.HasSuffix(strings.TrimSuffix(parent, " (deleted)"), ".test") {
+		parent, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", stat.PPID))
+		if strings.HasSuffix(strings.TrimSuffix(parent, " (deleted)"), ".test") {
 			continue
 		}
-		if killed := syscall.Kill(pid, syscall.SIGKILL); killed != nil && !errors.Is(killed, syscall.ESRCH) {
-			err = errors.Join(err, fmt.Errorf("%s, process %d, of tests that have ended: %w", program, pid, killed))
+		if killed := syscall.Kill(process.PID, syscall.SIGKILL); killed != nil && !errors.Is(killed, syscall.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("%s, process %d, of tests that have ended: %w", program, process.PID, killed))
 		}
 	}
 	return err
