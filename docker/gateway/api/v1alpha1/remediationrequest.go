@@ -203,7 +203,8 @@ type CompletionStatus struct {
 
 // RemediationRequestStatus says what became of the request.
 type RemediationRequestStatus struct {
-	// Deduplication counts the signals. Owned by the Gateway.
+	// Deduplication counts the signals. Owned by the Gateway, as a whole.
+	// +structType=atomic
 	// +optional
 	Deduplication *DeduplicationStatus `json:"deduplication,omitempty"`
 
@@ -264,7 +265,9 @@ type RemediationRequest struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec says what was seen.
+	// Spec says what was seen. It has one owner as a whole, because nothing of it changes: the
+	// API server would look through the owners of each of its fields at every write of the status.
+	// +structType=atomic
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec is immutable"
 	Spec RemediationRequestSpec `json:"spec"`
 
