@@ -241,7 +241,7 @@ func TestBothVariantsRunInFullInOneProcess(t *testing.T) {
 func TestWhatNeedsNoComponentLeavesTheClusterAlone(t *testing.T) {
 	f, env, project := openFake(t, "alone", nil)
 	use(t, project, project)
-	if err := f.Adapters().Cluster.Create(t.Context(), cluster.Spec{}, nil); err != nil {
+	if err := f.Adapters().Cluster.Create(t.Context(), cluster.Spec{}, cluster.Progress{Prepared: func() {}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := (Bench{}).Orderings(t.Context()); err != nil {

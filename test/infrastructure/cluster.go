@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -68,7 +69,13 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if lacks != nil {
 			e.Timeline.Say("this machine may be too small: %v", lacks)
 		}
-		if err := e.adapters.Cluster.Create(ctx, spec, func(err error) { step.Status("trying once more: %v", err) }); err != nil {
+		var loads sync.WaitGroup
+		err = e.adapters.Cluster.Create(ctx, spec, cluster.Progress{
+			Retried:  func(err error) { step.Status("trying once more: %v", err) },
+			Prepared: func() { loads.Go(func() { e.preload(ctx) }) },
+		})
+		loads.Wait()
+		if err != nil {
 			return errors.Join(err, lacks)
 		}
 		if err := e.adapters.Cluster.Ready(ctx); err != nil {

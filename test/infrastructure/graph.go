@@ -62,6 +62,7 @@ func (p Phase) Builds() bool {
 type graph struct {
 	phases []Phase
 	before map[Phase][]Phase
+	first  []Phase // loads of images that all other loads wait for
 }
 
 // Ordering is how building and the cluster follow each other, which nothing in them demands.
@@ -86,7 +87,8 @@ const (
 //     component;
 //   - the images of components that others come after, and that come after no other
 //     themselves, are loaded first: what they run, the databases, takes longest to come up,
-//     so it gets the machine first and everything else is loaded while it starts;
+//     so it gets the machine first and everything else is loaded while it starts. What of
+//     that can be done while the cluster is made is done then, see preload;
 //   - a component comes after the images that its objects name and after what it says;
 //   - a suite or program comes after the components that it needs.
 func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*graph, error) {
@@ -147,6 +149,7 @@ func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*
 			}
 		}
 	}
+	g.first = first
 	for _, load := range first {
 		add(load, ready, Phase{BuildImage, load.Name})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -38,10 +39,7 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 			return nil
 		}
 		step.Detail("%s into %s", ref, strings.Join(lacking, ", "))
-		err = e.adapters.Cluster.Import(ctx, lacking, func(ctx context.Context, w io.Writer) error {
-			return e.adapters.Engine.Save(ctx, w, ref)
-		})
-		if err != nil {
+		if err := e.stream(ctx, ref, lacking); err != nil {
 			return err
 		}
 		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
@@ -52,6 +50,49 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 			}
 		}
 		return nil
+	})
+}
+
+// preload loads the images that are loaded first while the control plane is made, which
+// leaves half of two cores idle. The phases that load them look again: what fails here they
+// do, and say why it fails there.
+func (e *Environment) preload(ctx context.Context) {
+	needed, err := e.Needed(e.Goals...)
+	if err != nil {
+		return
+	}
+	nodes, err := e.adapters.Cluster.Nodes(ctx)
+	if err == nil {
+		err = e.adapters.Cluster.Booted(ctx, nodes)
+	}
+	if err != nil {
+		fmt.Fprintf(timeline.Log(ctx), "nothing is loaded yet: %v\n", err)
+		return
+	}
+	var loads sync.WaitGroup
+	for _, p := range e.graph.first {
+		ref, err := e.Ref(p.Name)
+		if err != nil || !slices.Contains(needed, p) {
+			continue
+		}
+		loads.Go(func() {
+			_ = e.Timeline.Step(ctx, "preload", p.Name, func(ctx context.Context, step *timeline.Step) error {
+				if err := e.stream(ctx, ref, nodes); err != nil {
+					step.Skipped("%v", err)
+					return nil
+				}
+				step.Detail("%s while the cluster is made", ref)
+				return nil
+			})
+		})
+	}
+	loads.Wait()
+}
+
+// stream streams an image of the engine's into nodes.
+func (e *Environment) stream(ctx context.Context, ref string, nodes []string) error {
+	return e.adapters.Cluster.Import(ctx, nodes, func(ctx context.Context, w io.Writer) error {
+		return e.adapters.Engine.Save(ctx, w, ref)
 	})
 }
 

@@ -342,6 +342,42 @@ func TestAFoundClusterIsMendedOrMadeAnew(t *testing.T) {
 	}
 }
 
+func TestWhatOthersWaitForIsLoadedWhileTheClusterIsMade(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		early error // of the load in the creation
+		goal  infrastructure.Phase
+		want  []string
+	}{
+		{"loaded once", nil, deployed("right"), []string{"create", "save left", "ready", "save right"}},
+		{"loaded later", errors.New("containerd does not answer"), deployed("right"), []string{"create", "save left", "ready", "save left", "save right"}},
+		{"not needed", nil, infrastructure.Phase{Kind: infrastructure.CreateCluster}, []string{"create", "ready"}},
+	} {
+		r := newRig(t, "E2E_KEEP=always")
+		failed := false
+		r.world.Fail = func(_ context.Context, call string) error {
+			if strings.HasPrefix(call, "save ") && !failed {
+				failed = true
+				return test.early
+			}
+			return nil
+		}
+		if err := r.run(test.goal); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		var got []string
+		for _, call := range r.world.Calls() {
+			call, _, _ = strings.Cut(strings.Replace(call, image.Repository, "", 1), ":")
+			if call == "create" || call == "ready" || strings.HasPrefix(call, "save ") {
+				got = append(got, call)
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
 func TestTheMachineIsLookedAtBeforeAClusterIsMade(t *testing.T) {
 	r := newRig(t, "E2E_KEEP=always")
 	var out strings.Builder
@@ -798,7 +834,7 @@ func TestANodeIsAskedOnceARun(t *testing.T) {
 		for _, call := range r.world.Calls() {
 			asked[strings.Fields(call)[0]]++
 		}
-		if asked["nodes"] > 1 || asked["ports"] != 1 || asked["held"] != 1 {
+		if asked["nodes"] > 1+asked["create"] || asked["ports"] != 1 || asked["held"] != 1 {
 			t.Errorf("got %v, want each once", asked)
 		}
 	}

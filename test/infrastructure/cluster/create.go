@@ -24,28 +24,37 @@ var transient = regexp.MustCompile(strings.Join([]string{
 	`wait-control-plane`,
 }, "|"))
 
+// Progress is told how a creation goes on.
+type Progress struct {
+	// Retried is called before a second try, whose nodes are others.
+	Retried func(error)
+	// Prepared is called in each try when its nodes run, before there is a control plane:
+	// they take images. It must not block.
+	Prepared func()
+}
+
 // Create makes the cluster and returns when its API server answers. When ctx ends
 // first, the cluster's containers and volumes are removed and kind is waited for,
 // within a few seconds. After a failure the half-made cluster is kept for
-// diagnosis; the caller deletes it. retried is called before a second try.
-func (k Kind) Create(ctx context.Context, spec Spec, retried func(error)) error {
-	err := k.create(ctx, spec)
+// diagnosis; the caller deletes it. What it tells, it tells before it returns.
+func (k Kind) Create(ctx context.Context, spec Spec, tell Progress) error {
+	err := k.create(ctx, spec, tell)
 	if err != nil && ctx.Err() == nil && transient.MatchString(fullText(err)) {
-		retried(err)
+		tell.Retried(err)
 		if err := k.Delete(ctx); err != nil {
 			return err
 		}
-		err = k.create(ctx, spec)
+		err = k.create(ctx, spec, tell)
 	}
 	return err
 }
 
-func (k Kind) create(ctx context.Context, spec Spec) error {
+func (k Kind) create(ctx context.Context, spec Spec, tell Progress) error {
 	// kind merges into a file that is there; this one is private and of this cluster only.
 	if err := k.removeKubeconfig(); err != nil {
 		return err
 	}
-	provider, err := k.provider(ctx)
+	provider, err := k.provider(ctx, tell.Prepared)
 	if err != nil {
 		return err
 	}
@@ -90,12 +99,12 @@ func (k Kind) create(ctx context.Context, spec Spec) error {
 // cancelTimeout fits the five seconds that Mage gives an interrupted target.
 const cancelTimeout = 4500 * time.Millisecond
 
-func (k Kind) provider(ctx context.Context) (*kind.Provider, error) {
+func (k Kind) provider(ctx context.Context, prepared func()) (*kind.Provider, error) {
 	log := io.Discard
 	if k.Log != nil {
 		log = k.Log(ctx)
 	}
-	options := []kind.ProviderOption{kind.ProviderWithLogger(logger{log})}
+	options := []kind.ProviderOption{kind.ProviderWithLogger(logger{log, prepared})}
 	switch k.Engine {
 	case "podman":
 		options = append(options, kind.ProviderWithPodman())

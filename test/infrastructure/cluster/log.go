@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"sigs.k8s.io/kind/pkg/exec"
 	"sigs.k8s.io/kind/pkg/log"
 )
 
 // logger writes what kind says, without its spinner, to a step's log.
-type logger struct{ w io.Writer }
+type logger struct {
+	w        io.Writer
+	prepared func() // called when the nodes run
+}
 
 var _ log.Logger = logger{}
 
@@ -18,18 +22,25 @@ func (l logger) Warn(message string)               { fmt.Fprintln(l.w, "warning:
 func (l logger) Warnf(format string, args ...any)  { l.Warn(fmt.Sprintf(format, args...)) }
 func (l logger) Error(message string)              { fmt.Fprintln(l.w, "error:", message) }
 func (l logger) Errorf(format string, args ...any) { l.Error(fmt.Sprintf(format, args...)) }
-func (l logger) V(level log.Level) log.InfoLogger  { return info{l.w, level <= 1} }
+func (l logger) V(level log.Level) log.InfoLogger  { return info{l, level <= 1} }
 
 type info struct {
-	w       io.Writer
+	logger
 	enabled bool
 }
+
+// preparedNodes begins what kind says when the nodes of a creation run: it has no other
+// way to tell. Where it says something else, nothing is done early.
+const preparedNodes = "✓ Preparing nodes"
 
 func (i info) Enabled() bool                    { return i.enabled }
 func (i info) Infof(format string, args ...any) { i.Info(fmt.Sprintf(format, args...)) }
 func (i info) Info(message string) {
 	if i.enabled {
 		fmt.Fprintln(i.w, message)
+	}
+	if strings.HasPrefix(strings.TrimSpace(message), preparedNodes) {
+		i.prepared()
 	}
 }
 

@@ -270,8 +270,17 @@ type kind struct {
 }
 
 // Create makes the cluster.
-func (k kind) Create(ctx context.Context, _ cluster.Spec, _ func(error)) error {
-	return k.change(ctx, "create", func() { k.created, k.stopped = true, false })
+func (k kind) Create(ctx context.Context, _ cluster.Spec, tell cluster.Progress) error {
+	err := k.change(ctx, "create", func() { k.created, k.stopped = true, false })
+	if err == nil {
+		tell.Prepared()
+	}
+	return err
+}
+
+// Booted finds its nodes booted.
+func (k kind) Booted(ctx context.Context, nodes []string) error {
+	return k.did(ctx, "booted "+strings.Join(nodes, " "))
 }
 
 // Ready finds it ready.
