@@ -3,6 +3,9 @@
 package postgres_test
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -315,6 +318,79 @@ func TestConcurrentWritersKeepTheirChains(t *testing.T) {
 		correlation := fmt.Sprintf("c-%d", c)
 		wantChain(t, store, correlation, find(t, store, postgres.Query{CorrelationID: correlation, Limit: 1}).Total)
 	}
+}
+
+// Waiting for others' chains cost a quarter of the time of a load of batches.
+func TestAWriterWaitsForItsOwnChainsOnly(t *testing.T) {
+	store, config := open(t)
+	stripe := func(correlation string) uint32 {
+		sum := sha256.Sum256([]byte(correlation))
+		return binary.BigEndian.Uint32(sum[:4]) % 2048
+	}
+	const held = "held"
+	neighbour := ""
+	for i := 0; neighbour == ""; i++ {
+		if name := fmt.Sprintf("c-%d", i); stripe(name) == stripe(held) {
+			neighbour = name
+		}
+	}
+	many := make([]audit.Event, 0, 300) // more chains than are locked one by one
+	for i := range cap(many) - 1 {
+		many = append(many, testenv.Event(t, fmt.Sprintf("many-%d", i), nil))
+	}
+	many = append(many, testenv.Event(t, held, nil))
+
+	// Somebody is writing an event of the same id: the writer stands still with its locks.
+	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	first := testenv.Event(t, held, nil)
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "INSERT INTO audit_event_ids (event_id, event_timestamp, content) VALUES ($1, now(), 0)", first.ID); err != nil {
+		t.Fatal(err)
+	}
+	var standing errgroup.Group
+	standing.Go(func() error {
+		_, err := store.Write(t.Context(), []audit.Event{first})
+		return err
+	})
+	stands := "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%audit_event_ids%'"
+	for waiting := 0; waiting == 0; {
+		if _, err := tx.Exec(t.Context(), "SELECT pg_stat_clear_snapshot()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.QueryRow(t.Context(), stands).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within := func(d time.Duration, events ...audit.Event) error {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		_, err := store.Write(ctx, events)
+		return err
+	}
+	if err := within(10*time.Second, testenv.Event(t, neighbour, nil)); err != nil {
+		t.Errorf("a chain of the same stripe: %v", err)
+	}
+	if err := within(time.Second, testenv.Event(t, held, nil)); err == nil {
+		t.Error("the same chain was written beside the one that writes it")
+	}
+	if err := within(time.Second, many...); err == nil {
+		t.Error("the same chain was written with many others beside the one that writes it")
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := standing.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, store, many...)
+	wantChain(t, store, held, 2)
 }
 
 func TestChainsShowTampering(t *testing.T) {

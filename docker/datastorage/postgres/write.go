@@ -18,12 +18,15 @@ import (
 )
 
 const (
-	// lockClass sets the locks of chains apart from other advisory locks.
-	lockClass = 0x61756469
-	// lockStripes bounds how many locks there can be: PostgreSQL keeps all locks
-	// of all sessions in one table, with room for about 6,400 by default. Chains
-	// that share a stripe only wait for each other.
+	// stripeClass and chainClass set the locks of stripes and of chains apart from other
+	// advisory locks.
+	stripeClass = 0x61756469
+	chainClass  = 0x6175646a
+	// lockStripes bounds how many locks a transaction with many chains takes, and maxChains
+	// those of others: PostgreSQL keeps all locks of all sessions in one table, with room for
+	// about 6,400 by default.
 	lockStripes = 2048
+	maxChains   = 256
 )
 
 // Write stores events in one transaction, all or none, and returns a receipt for each
@@ -78,8 +81,8 @@ func (p pool) write(ctx context.Context, events []audit.Event) (receipts []audit
 // rows, and one that writes where the chains end and commits. When it fails, the pool
 // closes the connection, and the server rolls back.
 //
-// Transactions cannot wait for each other in a circle: each takes the locks of its
-// chains in ascending order and then inserts its ids in ascending order.
+// Transactions cannot wait for each other in a circle: each takes the locks of its stripes in
+// ascending order, then those of its chains in theirs, and then inserts its ids in theirs.
 func writeAll(ctx context.Context, conn *pgxpool.Conn, events []audit.Event) ([]audit.Receipt, error) {
 	contents := make([]int64, len(events))
 	for i := range events {
@@ -152,7 +155,12 @@ func begin(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, conten
 
 	var batch pgx.Batch
 	batch.Queue("BEGIN")
-	batch.Queue("SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int[]) AS stripe", lockClass, stripes(correlations))
+	if len(correlations) > maxChains {
+		batch.Queue("SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int[]) AS stripe", stripeClass, stripes(correlations))
+	} else {
+		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, stripe) FROM unnest($2::int[]) AS stripe", stripeClass, stripes(correlations))
+		batch.Queue("SELECT pg_advisory_xact_lock($1, chain) FROM unnest($2::int[]) AS chain", chainClass, chainLocks(correlations))
+	}
 	fresh = make(map[uuid.UUID]bool, len(ids))
 	batch.Queue(`INSERT INTO audit_event_ids (event_id, event_timestamp, content) SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[])
 		ON CONFLICT DO NOTHING RETURNING event_id`, ids, times, sums).Query(func(rows pgx.Rows) error {
@@ -177,15 +185,28 @@ func begin(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, conten
 	return fresh, ends, conn.SendBatch(ctx, &batch).Close()
 }
 
-// stripes returns the locks of chains, in ascending order.
+// stripes returns the stripes that chains belong to, in ascending order. A transaction with
+// few chains shares them with others and locks its chains; one with many has the stripes
+// alone. Of two batches with fifty chains each, half would wait for a stripe that both have,
+// did they not share it.
 func stripes(correlations []string) []int32 {
-	locks := make([]int32, len(correlations))
+	return locks(correlations, func(sum uint64) int32 { return int32(sum >> 32 % lockStripes) })
+}
+
+// chainLocks returns the locks of chains, in ascending order. Chains that happen to have the
+// same one only wait for each other.
+func chainLocks(correlations []string) []int32 {
+	return locks(correlations, func(sum uint64) int32 { return int32(uint32(sum)) })
+}
+
+func locks(correlations []string, lock func(sum uint64) int32) []int32 {
+	all := make([]int32, len(correlations))
 	for i, correlation := range correlations {
 		sum := sha256.Sum256([]byte(correlation))
-		locks[i] = int32(binary.BigEndian.Uint32(sum[:4]) % lockStripes)
+		all[i] = lock(binary.BigEndian.Uint64(sum[:8]))
 	}
-	slices.Sort(locks)
-	return slices.Compact(locks)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // earlier is what is known of an event that is stored already. Content is nil of those
