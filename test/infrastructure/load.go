@@ -62,9 +62,6 @@ func (e *Environment) preload(ctx context.Context) {
 		return
 	}
 	nodes, err := e.adapters.Cluster.Nodes(ctx)
-	if err == nil {
-		err = e.adapters.Cluster.Booted(ctx, nodes)
-	}
 	if err != nil {
 		fmt.Fprintf(timeline.Log(ctx), "nothing is loaded yet: %v\n", err)
 		return

@@ -28,8 +28,8 @@ var transient = regexp.MustCompile(strings.Join([]string{
 type Progress struct {
 	// Retried is called before a second try, whose nodes are others.
 	Retried func(error)
-	// Prepared is called in each try when its nodes run, before there is a control plane:
-	// they take images. It must not block.
+	// Prepared is called in each try when its nodes run and are configured, before there is a
+	// control plane: they take images. It must not block.
 	Prepared func()
 }
 

@@ -13,7 +13,7 @@ import (
 // logger writes what kind says, without its spinner, to a step's log.
 type logger struct {
 	w        io.Writer
-	prepared func() // called when the nodes run
+	prepared func() // called when the nodes run and are configured
 }
 
 var _ log.Logger = logger{}
@@ -29,9 +29,10 @@ type info struct {
 	enabled bool
 }
 
-// preparedNodes begins what kind says when the nodes of a creation run: it has no other
-// way to tell. Where it says something else, nothing is done early.
-const preparedNodes = "✓ Preparing nodes"
+// configured begins what kind says when the nodes of a creation run, containerd with the
+// configuration that stays: it has no other way to tell. Where it says something else,
+// nothing is done early.
+const configured = "✓ Writing configuration"
 
 func (i info) Enabled() bool                    { return i.enabled }
 func (i info) Infof(format string, args ...any) { i.Info(fmt.Sprintf(format, args...)) }
@@ -39,7 +40,7 @@ func (i info) Info(message string) {
 	if i.enabled {
 		fmt.Fprintln(i.w, message)
 	}
-	if strings.HasPrefix(strings.TrimSpace(message), preparedNodes) {
+	if strings.HasPrefix(strings.TrimSpace(message), configured) {
 		i.prepared()
 	}
 }

@@ -278,11 +278,6 @@ func (k kind) Create(ctx context.Context, _ cluster.Spec, tell cluster.Progress)
 	return err
 }
 
-// Booted finds its nodes booted.
-func (k kind) Booted(ctx context.Context, nodes []string) error {
-	return k.did(ctx, "booted "+strings.Join(nodes, " "))
-}
-
 // Ready finds it ready.
 func (k kind) Ready(ctx context.Context) error { return k.did(ctx, "ready") }
 
