@@ -10,9 +10,9 @@ import (
 	"kubernaut.ai/e2e/test/e2e/audit"
 )
 
-// What is rolled out with a fault must not take the place of what serves, which the other specs
-// do not notice meanwhile.
-var _ = Describe("A DataStorage that trusts another authority than the one PostgreSQL's certificate is of", Label("fault"), SpecPriority(first), func() {
+// What is rolled out with a fault must not take the place of what serves. Serial because the
+// ports for health and metrics lead to pods that are not ready, too: meanwhile to either.
+var _ = Describe("A DataStorage that trusts another authority than the one PostgreSQL's certificate is of", Label("fault"), Serial, func() {
 	It("does not start, and the one before it goes on serving", SpecTimeout(broken), func(ctx SpecContext) {
 		startup, trust, err := world.Distrust(ctx, dataStorageApp)
 		DeferCleanup(func(ctx SpecContext) { Expect(trust(ctx)).To(Succeed()) }, NodeTimeout(broken))
