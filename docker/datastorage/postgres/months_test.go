@@ -36,13 +36,13 @@ func TestMonths(t *testing.T) {
 }
 
 func TestChainLocksAscend(t *testing.T) {
-	if got := chainLocks([]string{"a", "b", "c", "a", "d"}); len(got) != 4 || !slices.IsSorted(got) {
+	if _, got := locksOf([]string{"a", "b", "c", "a", "d"}); len(got) != 4 || !slices.IsSorted(got) {
 		t.Errorf("got %v", got)
 	}
 }
 
 func TestStripesAscend(t *testing.T) {
-	got := stripes([]string{"a", "b", "c", "a", "d"})
+	got, _ := locksOf([]string{"a", "b", "c", "a", "d"})
 	if len(got) != 4 || !slices.IsSorted(got) || got[0] < 0 || got[len(got)-1] >= lockStripes {
 		t.Errorf("got %v", got)
 	}

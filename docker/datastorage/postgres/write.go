@@ -155,11 +155,12 @@ func begin(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, conten
 
 	var batch pgx.Batch
 	batch.Queue("BEGIN")
+	stripes, chains := locksOf(correlations)
 	if len(correlations) > maxChains {
-		batch.Queue("SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int[]) AS stripe", stripeClass, stripes(correlations))
+		batch.Queue("SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int[]) AS stripe", stripeClass, stripes)
 	} else {
-		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, stripe) FROM unnest($2::int[]) AS stripe", stripeClass, stripes(correlations))
-		batch.Queue("SELECT pg_advisory_xact_lock($1, chain) FROM unnest($2::int[]) AS chain", chainClass, chainLocks(correlations))
+		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, stripe) FROM unnest($2::int[]) AS stripe", stripeClass, stripes)
+		batch.Queue("SELECT pg_advisory_xact_lock($1, chain) FROM unnest($2::int[]) AS chain", chainClass, chains)
 	}
 	fresh = make(map[uuid.UUID]bool, len(ids))
 	batch.Queue(`INSERT INTO audit_event_ids (event_id, event_timestamp, content) SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[])
@@ -185,28 +186,20 @@ func begin(ctx context.Context, conn *pgxpool.Conn, events []audit.Event, conten
 	return fresh, ends, conn.SendBatch(ctx, &batch).Close()
 }
 
-// stripes returns the stripes that chains belong to, in ascending order. A transaction with
-// few chains shares them with others and locks its chains; one with many has the stripes
-// alone. Of two batches with fifty chains each, half would wait for a stripe that both have,
-// did they not share it.
-func stripes(correlations []string) []int32 {
-	return locks(correlations, func(sum uint64) int32 { return int32(sum >> 32 % lockStripes) })
-}
-
-// chainLocks returns the locks of chains, in ascending order. Chains that happen to have the
-// same one only wait for each other.
-func chainLocks(correlations []string) []int32 {
-	return locks(correlations, func(sum uint64) int32 { return int32(uint32(sum)) })
-}
-
-func locks(correlations []string, lock func(sum uint64) int32) []int32 {
-	all := make([]int32, len(correlations))
-	for i, correlation := range correlations {
+// locksOf returns the stripes that chains belong to, and the locks of the chains themselves,
+// each in ascending order. A transaction with few chains shares its stripes with others and
+// locks its chains; one with many has the stripes alone. Of two batches with fifty chains each,
+// half would wait for a stripe that both have, did they not share it. Chains that happen to
+// have the same lock only wait for each other.
+func locksOf(correlations []string) (stripes, chains []int32) {
+	for _, correlation := range correlations {
 		sum := sha256.Sum256([]byte(correlation))
-		all[i] = lock(binary.BigEndian.Uint64(sum[:8]))
+		stripes = append(stripes, int32(binary.BigEndian.Uint32(sum[:4])%lockStripes))
+		chains = append(chains, int32(binary.BigEndian.Uint32(sum[4:8])))
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	slices.Sort(stripes)
+	slices.Sort(chains)
+	return slices.Compact(stripes), slices.Compact(chains)
 }
 
 // earlier is what is known of an event that is stored already. Content is nil of those

@@ -29,10 +29,9 @@ func (b *bench) plan(cell Cell) (*infrastructure.Plan, error) {
 	switch cell.Ordering {
 	case restored:
 		config.Park, name = infrastructure.ParkAlways, "-bench-parked"
-	case "standard":
-		config.Ordering = infrastructure.ClusterFirst
-	case "overlapped":
-		config.Ordering = infrastructure.Overlapped
+	case hybrid:
+	default:
+		config.Ordering = infrastructure.Ordering(cell.Ordering)
 	}
 	plan, err := infrastructure.NewPlan(".", infrastructure.Kubernaut(), config)
 	if err == nil {
@@ -211,7 +210,7 @@ func path(plan *infrastructure.Plan, entries []timeline.Entry) (steps []Step) {
 func (b *bench) prepare(ctx context.Context, todo []Cell) (usual float64, err error) {
 	done := map[Cell]bool{}
 	for _, cell := range todo {
-		first := Cell{cell.Variant, warm, "hybrid"}
+		first := Cell{cell.Variant, warm, hybrid}
 		if cell.Ordering == restored {
 			first.Ordering = restored
 		}
@@ -266,7 +265,7 @@ func (b *bench) open(ctx context.Context, cell Cell, name string, change func(*i
 func (b *bench) remove(ctx context.Context, todo []Cell) (err error) {
 	done := map[Cell]bool{}
 	for _, cell := range todo {
-		for _, ordering := range []string{"hybrid", restored} {
+		for _, ordering := range []string{hybrid, restored} {
 			cell := Cell{cell.Variant, warm, ordering}
 			if done[cell] {
 				continue

@@ -25,7 +25,7 @@ import (
 var (
 	variants = []infrastructure.Variant{infrastructure.Standard, infrastructure.Coverage}
 	states   = []string{empty, cold, changed, warm}
-	kinds    = []string{"standard", "hybrid", "overlapped", restored}
+	kinds    = []string{string(infrastructure.ClusterFirst), hybrid, string(infrastructure.Overlapped), restored}
 )
 
 const (
@@ -38,6 +38,8 @@ const (
 	changed, changedService = "changed", "gateway"
 	// warm is services as they were built before.
 	warm = "warm"
+	// hybrid is infrastructure.Hybrid, which is called nothing there: runs have it.
+	hybrid = "hybrid"
 	// restored is the hybrid ordering on a parked cluster, in which the services of warm run.
 	restored = "restored"
 )
@@ -96,7 +98,7 @@ func cells(pattern string) ([]Cell, error) {
 		}
 	}
 	if len(some) == 0 {
-		return nil, fmt.Errorf("E2E_FOCUS=%s: matches nothing as %q", pattern, Cell{"", cold, "hybrid"})
+		return nil, fmt.Errorf("E2E_FOCUS=%s: matches nothing as %q", pattern, Cell{"", cold, hybrid})
 	}
 	return some, nil
 }

@@ -129,16 +129,16 @@ func waited(samples []Sample) string {
 
 // compare is a row on the hybrid ordering in place of a cell's; empty if there is none.
 func (r *Results) compare(cell Cell) string {
-	hybrid := r.of(Cell{cell.Variant, cell.State, "hybrid"})
+	own := r.of(Cell{cell.Variant, cell.State, hybrid})
 	others := r.of(cell)
-	pairs := min(len(hybrid), len(others))
-	if cell.Ordering == "hybrid" || pairs == 0 {
+	pairs := min(len(own), len(others))
+	if cell.Ordering == hybrid || pairs == 0 {
 		return ""
 	}
 	var more []float64
 	faster := 0
 	for i := range pairs {
-		more = append(more, hybrid[i].Seconds-others[i].Seconds)
+		more = append(more, own[i].Seconds-others[i].Seconds)
 		if more[i] < 0 {
 			faster++
 		}
@@ -171,7 +171,7 @@ func (r *Results) picture() string {
 	var b strings.Builder
 	height := row * (len(all) + 1)
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12"><rect width="100%%" height="100%%" fill="#fff"/>`+"\n", left+width+60, height)
-	colors := map[string]string{"standard": "#9aa5b1", "hybrid": "#3b7dd8", "overlapped": "#e0a030", restored: "#3a9d6a"}
+	colors := map[string]string{kinds[0]: "#9aa5b1", hybrid: "#3b7dd8", kinds[2]: "#e0a030", restored: "#3a9d6a"}
 	for i, cell := range all {
 		took := sorted(r.of(cell), seconds)
 		at := func(seconds float64) float64 { return left + seconds/most*width }

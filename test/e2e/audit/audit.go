@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 
 	"kubernaut.ai/e2e/docker/datastorage/api/client"
+	"kubernaut.ai/e2e/test/e2e/answer"
 	"kubernaut.ai/e2e/test/e2e/cluster"
 )
 
@@ -43,7 +43,7 @@ func Connect(ctx context.Context, c *cluster.Cluster, token string, wrap func(ht
 	transport := &http.Transport{
 		TLSClientConfig:     config,
 		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     4 * time.Second, // DataStorage closes one that nothing has come on after five
+		IdleConnTimeout:     answer.KeepIdle,
 	}
 	return New("https://"+address, token, &http.Client{Transport: wrap(transport)})
 }

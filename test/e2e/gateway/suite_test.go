@@ -185,16 +185,13 @@ func must2[A, B any](a A, b B, err error) (A, B) {
 	return a, b
 }
 
-// newTransport keeps as many connections as the largest spec sends requests at once, for a
-// shorter time than the five seconds after which the services close one that nothing has come
-// on: one that was opened for a request which another connection took. What is sent on it at that
-// moment gets no answer, and net/http sends again only on connections that it has used before.
+// newTransport keeps as many connections as the largest spec sends requests at once.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: settled}).DialContext,
 		TLSClientConfig:     secure,
 		MaxIdleConnsPerHost: 256,
-		IdleConnTimeout:     4 * time.Second,
+		IdleConnTimeout:     KeepIdle,
 	}
 }
 

@@ -24,7 +24,7 @@ var transient = regexp.MustCompile(strings.Join([]string{
 	`wait-control-plane`,
 }, "|"))
 
-// Progress is told how a creation goes on.
+// Progress is told how a creation goes on. Neither function may be nil.
 type Progress struct {
 	// Retried is called before a second try, whose nodes are others.
 	Retried func(error)
