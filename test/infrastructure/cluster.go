@@ -70,10 +70,13 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 			e.Timeline.Say("this machine may be too small: %v", lacks)
 		}
 		var loads sync.WaitGroup
+		creating, created := context.WithCancel(ctx)
+		defer created()
 		err = e.adapters.Cluster.Create(ctx, spec, cluster.Progress{
 			Retried:  func(err error) { step.Status("trying once more: %v", err) },
-			Prepared: func() { loads.Go(func() { e.preload(ctx) }) },
+			Prepared: func() { loads.Go(func() { e.preload(ctx, creating) }) },
 		})
+		created()
 		loads.Wait()
 		if err != nil {
 			return errors.Join(err, lacks)

@@ -61,6 +61,7 @@ type Engine interface {
 // Cluster is the Kind cluster, as the phases need it.
 type Cluster interface {
 	Create(ctx context.Context, spec cluster.Spec, tell cluster.Progress) error
+	Booted(ctx context.Context, nodes []string) error
 	Ready(ctx context.Context) error
 	Mend(ctx context.Context, all []string, was cluster.Made, status func(format string, args ...any)) (done string, err error)
 	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)

@@ -55,13 +55,17 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 
 // preload loads the images that are loaded first while the control plane is made, which
 // leaves half of two cores idle. The phases that load them look again: what fails here they
-// do, and say why it fails there.
-func (e *Environment) preload(ctx context.Context) {
+// do, and say why it fails there. It waits for nodes that take images as long as creating
+// lasts, a context within ctx.
+func (e *Environment) preload(ctx, creating context.Context) {
 	needed, err := e.Needed(e.Goals...)
 	if err != nil {
 		return
 	}
-	nodes, err := e.adapters.Cluster.Nodes(ctx)
+	nodes, err := e.adapters.Cluster.Nodes(creating)
+	if err == nil {
+		err = e.adapters.Cluster.Booted(creating, nodes)
+	}
 	if err != nil {
 		fmt.Fprintf(timeline.Log(ctx), "nothing is loaded yet: %v\n", err)
 		return

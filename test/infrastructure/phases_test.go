@@ -344,23 +344,36 @@ func TestAFoundClusterIsMendedOrMadeAnew(t *testing.T) {
 
 func TestWhatOthersWaitForIsLoadedWhileTheClusterIsMade(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		early error // of the load in the creation
-		goal  infrastructure.Phase
-		want  []string
+		name   string
+		silent bool  // the nodes' consoles do not say that they have booted
+		early  error // of the load in the creation
+		goal   infrastructure.Phase
+		want   []string
 	}{
-		{"loaded once", nil, deployed("right"), []string{"create", "save left", "ready", "save right"}},
-		{"loaded later", errors.New("containerd does not answer"), deployed("right"), []string{"create", "save left", "ready", "save left", "save right"}},
-		{"not needed", nil, infrastructure.Phase{Kind: infrastructure.CreateCluster}, []string{"create", "ready"}},
+		{"loaded once", false, nil, deployed("right"), []string{"create", "save left", "ready", "save right"}},
+		{"loaded later", false, errors.New("containerd does not answer"), deployed("right"), []string{"create", "save left", "ready", "save left", "save right"}},
+		{"waited for no longer than it is made", true, nil, deployed("right"), []string{"create", "ready", "save left", "save right"}},
+		{"not needed", false, nil, infrastructure.Phase{Kind: infrastructure.CreateCluster}, []string{"create", "ready"}},
 	} {
 		r := newRig(t, "E2E_KEEP=always")
+		asked := make(chan struct{}) // for what is done early
+		ask := sync.OnceFunc(func() { close(asked) })
 		failed := false
-		r.world.Fail = func(_ context.Context, call string) error {
+		r.world.Fail = func(ctx context.Context, call string) error {
+			if strings.HasPrefix(call, "booted ") && test.silent {
+				ask()
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
 			if strings.HasPrefix(call, "save ") && !failed {
 				failed = true
+				ask()
 				return test.early
 			}
 			return nil
+		}
+		if test.goal == deployed("right") {
+			r.world.Creating = func() { <-asked }
 		}
 		if err := r.run(test.goal); err != nil {
 			t.Errorf("%s: %v", test.name, err)

@@ -19,6 +19,30 @@ func (k Kind) Images(ctx context.Context, node string) ([]string, error) {
 	return strings.Fields(out), err
 }
 
+// booted is what systemd writes on a node's console once its services run.
+const booted = "Multi-User System"
+
+// Booted waits until the services of nodes that are being made run, containerd among them.
+// kind does not, where the host has cgroup v1: the line that it waits for is written there
+// before systemd starts. Where a console never says so, ctx ends the wait.
+func (k Kind) Booted(ctx context.Context, nodes []string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, node := range nodes {
+		group.Go(func() error {
+			following, cancel := context.WithCancel(ctx)
+			defer cancel()
+			seen := false
+			console := &marked{mark: booted, found: func() { seen = true; cancel() }}
+			err := k.Runner.Run(following, command.Cmd{Args: []string{k.Engine, "logs", "--follow", node}, Stdout: console})
+			if seen {
+				return nil
+			}
+			return errors.Join(fmt.Errorf("node %s: its console does not say %q", node, booted), err)
+		})
+	}
+	return group.Wait()
+}
+
 // Import streams one image archive into every given node at once. save writes the
 // archive; it is called once. The error is that of every node that refused the archive, and
 // of save: which of them ended the others cannot be told from the order.

@@ -94,6 +94,33 @@ func TestPreparedIsTakenFromWhatKindSays(t *testing.T) {
 	}
 }
 
+func TestNodesAreBootedWhenTheirConsoleSaysSo(t *testing.T) {
+	for _, test := range []struct {
+		console string
+		booted  bool
+	}{
+		{"Detected virtualization podman.\r\n[  OK  ] Reached target \x1b[0;1;39mmulti-user.target - Multi-User System\x1b[0m.\r\n", true},
+		{"INFO: detected cgroup v1\r\n", false},
+	} {
+		runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+			for _, part := range strings.SplitAfter(test.console, " ") { // as it comes
+				io.WriteString(cmd.Stdout, part)
+			}
+			if test.booted {
+				return context.Canceled // as what follows a console is, once that was seen
+			}
+			return nil
+		}}
+		err := kindWith(t, "docker", runner).Booted(t.Context(), []string{"e2e-1-control-plane"})
+		if (err == nil) != test.booted {
+			t.Errorf("%q: got %v", test.console, err)
+		}
+		if want := []string{"docker", "logs", "--follow", "e2e-1-control-plane"}; !slices.Equal(runner.Calls()[0], want) {
+			t.Errorf("got %v, want %v", runner.Calls()[0], want)
+		}
+	}
+}
+
 func TestDeleteOfNoClusterConverges(t *testing.T) {
 	runner := &command.Recorder{}
 	if err := kindWith(t, "docker", runner).Delete(t.Context()); err != nil {

@@ -38,6 +38,8 @@ type World struct {
 	Report func(suite string) string
 	// Stopping shows pods that end when coverage is collected.
 	Stopping func(ctx context.Context, seen func(*corev1.Pod)) error
+	// Creating is what lasts while a cluster is made whose nodes run; nil is no time at all.
+	Creating func()
 
 	mu      sync.Mutex
 	calls   []string
@@ -274,8 +276,16 @@ func (k kind) Create(ctx context.Context, _ cluster.Spec, tell cluster.Progress)
 	err := k.change(ctx, "create", func() { k.created, k.stopped = true, false })
 	if err == nil {
 		tell.Prepared()
+		if k.Creating != nil {
+			k.Creating()
+		}
 	}
 	return err
+}
+
+// Booted finds its nodes booted.
+func (k kind) Booted(ctx context.Context, nodes []string) error {
+	return k.did(ctx, "booted "+strings.Join(nodes, " "))
 }
 
 // Ready finds it ready.

@@ -133,3 +133,26 @@ func (i *inspection) engine(context.Context) Check {
 	}
 	return check
 }
+
+// slowLookup is what a lookup takes that a node waits for. The answer of a name server that
+// works comes within milliseconds.
+const slowLookup = time.Second
+
+// names tells whether nodes wait for a name server each time they start.
+func (i *inspection) names(ctx context.Context) Check {
+	chosen := i.chosen()
+	if chosen == "" {
+		return Check{}
+	}
+	check := Check{Name: "name server", Level: Advice}
+	took, err := lookup(ctx, i.Options, chosen)
+	if err != nil {
+		return unknown(check, err)
+	}
+	check.OK, check.Found = took < slowLookup, fmt.Sprintf("answers %s's containers after %.3f s", chosen, took.Seconds())
+	if !check.OK {
+		check.Found = fmt.Sprintf("none answers %s's containers within %.1f s: each start of a node from a public image stands still so long, of one that is built here for 0.5 s", chosen, took.Seconds())
+		check.Remedy = fmt.Sprintf("see that the name servers in /etc/resolv.conf answer; if they do and no cluster uses the network, %s network rm kind has it made anew", chosen)
+	}
+	return check
+}

@@ -48,14 +48,14 @@ type Options struct {
 
 // machine is the part of the outside world that is not a program. Tests replace it.
 type machine struct {
-	root   string                                                    // what stands for /
-	os     string                                                    // GOOS
-	uid    int                                                       // effective user
-	getenv func(name string) string                                  // the environment
-	find   func(program string) (string, error)                      // PATH
-	free   func(path string) (uint64, error)                         // bytes a user may write below path
-	reach  func(ctx context.Context, address string) error           // nil when anything answered
-	ask    func(ctx context.Context, address string) (string, error) // what is sent there
+	root   string                                                                            // what stands for /
+	os     string                                                                            // GOOS
+	uid    int                                                                               // effective user
+	getenv func(name string) string                                                          // the environment
+	find   func(program string) (string, error)                                              // PATH
+	free   func(path string) (uint64, error)                                                 // bytes a user may write below path
+	reach  func(ctx context.Context, address string) error                                   // nil when anything answered
+	ask    func(ctx context.Context, address string, patience time.Duration) (string, error) // what is sent there
 }
 
 func (o Options) withDefaults() Options {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
@@ -55,12 +56,13 @@ type fake struct {
 	env       map[string]string
 	published string                             // where the engine publishes a port; by default where its container answers
 	answers   func(token string) (string, error) // of a container; by default with the token
+	lookup    string                             // how long one takes
 	left      map[string]string                  // containers by label
 }
 
 // ask is what a container answers where its port was published: with what lies in
 // the folder that it has been given.
-func (f *fake) ask(_ context.Context, address string) (string, error) {
+func (f *fake) ask(_ context.Context, address string, _ time.Duration) (string, error) {
 	if f.published != "" {
 		return "", errors.New("connection refused")
 	}
@@ -76,6 +78,9 @@ func (f *fake) ask(_ context.Context, address string) (string, error) {
 			}
 			if f.answers != nil {
 				return f.answers(string(token))
+			}
+			if args[len(args)-1] == "host.docker.internal" {
+				token = append(token, "\n"+cmp.Or(f.lookup, "3ms")...)
 			}
 			return string(token), err
 		}

@@ -33,52 +33,87 @@ const probeTimeout = time.Minute
 // settings that kind's nodes have, whose port and folder are those of this machine.
 // Nothing is pulled: the image is made here, of one small program, and removed again.
 // The error is one line that names the engine.
-func ProbeEngine(ctx context.Context, opts Options, engine string) (err error) {
+func ProbeEngine(ctx context.Context, opts Options, engine string) error {
 	opts = opts.withDefaults()
 	if _, err := engineVersion(ctx, opts.Runner, engine); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("not done after %s", probeTimeout))
-	defer cancel()
-	p := probe{Options: opts, engine: engine, name: "e2e-probe-" + strings.ToLower(rand.Text()[:10]), token: rand.Text()}
-	if err := p.run(ctx); err != nil {
-		return fmt.Errorf("%s: %w", engine, err)
+	_, err := newProbe(opts, engine).run(ctx)
+	return err
+}
+
+// lookup tells how long a node of kind's waits, each time that it starts, for the engine's
+// name server to know host.docker.internal or not to.
+func lookup(ctx context.Context, opts Options, engine string) (time.Duration, error) {
+	p := newProbe(opts.withDefaults(), engine)
+	p.lookup = "host.docker.internal"
+	// kind makes its network when there is none. Others have other name servers.
+	if p.Runner.Run(ctx, command.Cmd{Args: []string{engine, "network", "inspect", "kind"}}) == nil {
+		p.network = "kind"
 	}
-	return nil
+	took, err := p.run(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return time.ParseDuration(took)
 }
 
 // probe is one container, with an image of its own: two probes may run at once.
 type probe struct {
 	Options
-	engine string
-	name   string // of the container, and of the image
-	token  string // what the container has to send
+	engine  string
+	name    string // of the container, and of the image
+	token   string // what the container has to send
+	network string // that it is in; empty for the engine's default
+	lookup  string // a name that it looks up; empty for none
 }
 
-func (p probe) run(ctx context.Context) (err error) {
+func newProbe(opts Options, engine string) probe {
+	return probe{Options: opts, engine: engine, name: "e2e-probe-" + strings.ToLower(rand.Text()[:10]), token: rand.Text()}
+}
+
+// run returns what the container has found, nothing where it looks up no name.
+func (p probe) run(ctx context.Context) (found string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("not done after %s", probeTimeout))
+	defer cancel()
+	if found, err = p.try(ctx); err != nil {
+		return "", fmt.Errorf("%s: %w", p.engine, err)
+	}
+	return found, nil
+}
+
+func (p probe) try(ctx context.Context) (found string, err error) {
 	archive, err := p.archive(ctx)
 	if err != nil {
-		return fmt.Errorf("making an image to try: %w", brief{err})
+		return "", fmt.Errorf("making an image to try: %w", brief{err})
 	}
 	folder, err := p.folder()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	image := "localhost/" + p.name
 	if err := p.Runner.Run(ctx, command.Cmd{Args: []string{p.engine, "import", "--change", "LABEL " + Label + "=true", "-", image}, Stdin: archive}); err != nil {
-		return fmt.Errorf("importing an image: %w", brief{err})
+		return "", fmt.Errorf("importing an image: %w", brief{err})
 	}
 	defer func() { err = p.remove(ctx, err, "rmi", "--force", image) }()
 	// As kind starts a node: privileged, a cgroup namespace, the kernel's modules, and a
 	// published port, which is what needs the network's helper programs. The limits are
 	// those that the kubelet will set in the node: a rootless engine may have been given
 	// none of the cgroup controllers for them.
-	if err := p.Runner.Run(ctx, command.Cmd{Args: []string{p.engine, "run", "--detach", "--name", p.name, "--label", Label + "=true", "--privileged", "--cgroupns=private",
+	args := []string{p.engine, "run", "--detach", "--name", p.name, "--label", Label + "=true", "--privileged", "--cgroupns=private",
 		"--memory", "256m", "--cpu-shares", "512", "--pids-limit", "128", "--volume", "/lib/modules:/lib/modules:ro", "--volume", folder + ":/probe:ro",
-		"--publish", "127.0.0.1::80", image, "/probe-program"}}); err != nil {
+		"--publish", "127.0.0.1::80"}
+	if p.network != "" {
+		args = append(args, "--network", p.network)
+	}
+	args = append(args, image, "/probe-program")
+	if p.lookup != "" {
+		args = append(args, p.lookup)
+	}
+	if err := p.Runner.Run(ctx, command.Cmd{Args: args}); err != nil {
 		// It may be there all the same.
-		return p.remove(ctx, fmt.Errorf("running a privileged container: %w", brief{err}), "rm", "--force", p.name)
+		return "", p.remove(ctx, fmt.Errorf("running a privileged container: %w", brief{err}), "rm", "--force", p.name)
 	}
 	defer func() { err = p.remove(ctx, err, "rm", "--force", p.name) }()
 	return p.answer(ctx)
@@ -87,37 +122,43 @@ func (p probe) run(ctx context.Context) (err error) {
 // elsewhere is what makes a container that runs unreachable, or blind.
 const elsewhere = "is the engine on another machine (DOCKER_HOST, a remote context), or does this run in a container beside it?"
 
-// answer asks the container for the token in the folder that it has been given.
-func (p probe) answer(ctx context.Context) error {
+// answer asks the container for the token in the folder that it has been given, and returns
+// what it says beside.
+func (p probe) answer(ctx context.Context) (found string, err error) {
 	published, err := command.Output(ctx, p.Runner, p.engine, "port", p.name, "80/tcp")
 	if err != nil {
-		return fmt.Errorf("asking for a published port: %w", brief{err})
+		return "", fmt.Errorf("asking for a published port: %w", brief{err})
 	}
 	address, _, _ := strings.Cut(published, "\n")
-	got, err := p.machine.ask(ctx, address)
+	patience := time.Second
+	if p.lookup != "" {
+		patience = answerTimeout
+	}
+	got, err := p.machine.ask(ctx, address, patience)
+	token, found, _ := strings.Cut(got, "\n")
 	switch {
 	case err != nil:
-		return fmt.Errorf("a port that it publishes at %s cannot be reached (%w); %s", address, err, elsewhere)
-	case got != p.token:
-		return fmt.Errorf("a folder of this machine is another one in its containers; %s", elsewhere)
+		return "", fmt.Errorf("a port that it publishes at %s cannot be reached (%w); %s", address, err, elsewhere)
+	case token != p.token:
+		return "", fmt.Errorf("a folder of this machine is another one in its containers; %s", elsewhere)
 	}
-	return nil
+	return found, nil
 }
 
 // answerTimeout is how long a container that has started may take to answer: its
 // program has to begin to listen.
 const answerTimeout = 10 * time.Second
 
-// ask returns what is sent by whoever listens at address. Whoever forwards the port
-// may do so before there is a listener.
-func ask(ctx context.Context, address string) (string, error) {
+// ask returns what is sent, within patience, by whoever listens at address. Whoever forwards
+// the port may do so before there is a listener.
+func ask(ctx context.Context, address string, patience time.Duration) (string, error) {
 	once := func() (string, error) {
 		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
 		if err != nil {
 			return "", err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 			return "", err
 		}
 		text, err := io.ReadAll(conn)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 )
@@ -101,7 +102,7 @@ func TestAskWaitsForAListener(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	if got, err := ask(t.Context(), listener.Addr().String()); got != "token" || err != nil {
+	if got, err := ask(t.Context(), listener.Addr().String(), time.Second); got != "token" || err != nil {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
