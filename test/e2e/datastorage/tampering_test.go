@@ -28,6 +28,11 @@ func sqlState(err error) string {
 	return refused.Code
 }
 
+// forgeries is the advisory lock that a spec has a share of while what it has forged is
+// there, until its connection ends. Whoever has it alone finds the database as DataStorage
+// left it.
+const forgeries = 0x666f726765
+
 // forge changes a chain as somebody can who owns the database: triggers are switched off.
 // The statements get the chain. What they did is undone at the end of the spec, because
 // everything is verified in others; so the chain must be signed before.
@@ -35,6 +40,8 @@ func forge(ctx context.Context, chain string, statements ...string) {
 	GinkgoHelper()
 	signed(ctx, chain)
 	db := database(ctx)
+	_, err := db.Exec(ctx, "SELECT pg_advisory_lock_shared($1)", forgeries)
+	Expect(err).NotTo(HaveOccurred())
 	owner := func(ctx context.Context, statements ...string) error {
 		return stores.AsOwner(ctx, db, func(tx pgx.Tx) (err error) {
 			for _, statement := range statements {
