@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"kubernaut.ai/e2e/docker/internal/config"
 	"kubernaut.ai/e2e/docker/internal/reload"
@@ -301,6 +302,9 @@ func (r Redis) Client() (*redis.Client, error) {
 		// One retry finds a connection that broke while it was idle; more would
 		// only use up the sender's time.
 		MaxRetries: 1, DialerRetries: 1,
+		// Notifications of maintenance are Redis Enterprise's. To choose their kind, a new client
+		// looks the address up, and waits two seconds for a name server that does not answer.
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if r.CAFile != "" {
 		roots := reload.Roots(r.CAFile)

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -42,6 +43,23 @@ func TestLoadFillsDefaults(t *testing.T) {
 	}
 	if s.Server.DrainDelay != time.Second || s.Server.ListenAddr != ":8080" || s.Server.MaxBodyBytes != 5<<20 || s.Database.Port != 5432 || s.Logging.Level != slog.LevelWarn {
 		t.Errorf("got %+v", s)
+	}
+}
+
+func TestAClientOfRedisIsMadeWithoutAskingAnybody(t *testing.T) {
+	resolver := net.DefaultResolver
+	t.Cleanup(func() { net.DefaultResolver = resolver })
+	asked := false
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		asked = true
+		return nil, errors.New("no name server")
+	}}
+	client, err := Redis{Addr: "redis.elsewhere:6379", PasswordFile: file(t, "password", "secret"), Timeout: time.Second}.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Close(); err != nil || asked {
+		t.Errorf("got %v; a name server was asked: %t", err, asked)
 	}
 }
 
