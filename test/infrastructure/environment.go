@@ -66,8 +66,8 @@ type Cluster interface {
 	Mend(ctx context.Context, all []string, was cluster.Made, status func(format string, args ...any)) (done string, err error)
 	PruneImages(ctx context.Context, node, repository string, keep ...string) (removed []string, err error)
 	Keep(ctx context.Context, node string) (cluster.State, error)
-	Park(ctx context.Context, node string) error
-	Restore(ctx context.Context, node string, state cluster.State) error
+	Park(ctx context.Context, node string, state cluster.State) (cluster.Parked, error)
+	Restore(ctx context.Context, node string, state cluster.State, parked cluster.Parked) (check func(context.Context) error, err error)
 	Delete(ctx context.Context) error
 	Nodes(ctx context.Context) ([]string, error)
 	All(ctx context.Context) ([]string, error)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
@@ -18,8 +20,8 @@ import (
 )
 
 // A cluster is kept when it is first deployed, before anything works on it: its state is put
-// aside. It is parked where it would be deleted, stopped and emptied but for that state, and
-// restored for the next run, which then finds it as it was, with its ports and keys.
+// aside. It is parked where it would be deleted, stopped with that state put back, and
+// started for the next run, which then finds it as it was, with its ports and keys.
 
 // parks tells whether states are kept and clusters parked.
 func (p *Plan) parks() bool { return p.Park == ParkAlways || p.Park == ParkAuto && !p.CI }
@@ -170,14 +172,21 @@ func (e *Environment) restore(ctx context.Context, was checkout.Record, all []st
 		return "", err
 	}
 	status("restoring its state of %s", was.Kept.At.Local().Format(time.DateTime))
-	if err := e.adapters.Cluster.Restore(ctx, was.Nodes[0], cluster.State{Sum: was.Kept.Sum, Bytes: was.Kept.Bytes}); err != nil {
-		if ctx.Err() == nil {
-			return "", &cluster.Broken{Reason: fmt.Sprintf("it cannot be restored: %v", err)}
+	failed := func(err error) error {
+		if err != nil && ctx.Err() == nil {
+			return &cluster.Broken{Reason: fmt.Sprintf("it cannot be restored: %v", err)}
 		}
-		return "", err
+		return err
 	}
-	done, err := e.mend(ctx, was, all, true, status)
+	check, err := e.adapters.Cluster.Restore(ctx, was.Nodes[0], cluster.State{Sum: was.Kept.Sum, Bytes: was.Kept.Bytes}, cluster.Parked{Started: was.Filled})
 	if err != nil {
+		return "", failed(err)
+	}
+	var done string
+	both, starting := errgroup.WithContext(ctx)
+	both.Go(func() error { return failed(check(starting)) })
+	both.Go(func() (err error) { done, err = e.mend(starting, was, all, true, status); return err })
+	if err := both.Wait(); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("restored as it was %s; %s", was.Kept.At.Local().Format(time.DateTime), done), e.state.Restored(was)
@@ -208,8 +217,8 @@ func (e *Environment) ResetCluster(ctx context.Context) error {
 	})
 }
 
-// ParkCluster stops the cluster and empties it but for the state that was kept of it, which
-// the next run begins from; where none was, that is what the cluster is now.
+// ParkCluster stops the cluster and puts back the state that was kept of it, which the next
+// run begins from; where none was, that is what the cluster is now.
 func (e *Environment) ParkCluster(ctx context.Context) error {
 	return e.Timeline.Step(ctx, "teardown", "cluster", func(ctx context.Context, step *timeline.Step) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, e.Timeouts.Delete, fmt.Errorf("not done after %s", e.Timeouts.Delete))
@@ -226,14 +235,18 @@ func (e *Environment) ParkCluster(ctx context.Context) error {
 		if err == nil {
 			err = e.state.Rewind(record)
 		}
+		var parked cluster.Parked
 		if err == nil {
-			err = e.adapters.Cluster.Park(ctx, record.Nodes[0])
+			parked, err = e.adapters.Cluster.Park(ctx, record.Nodes[0], cluster.State{Sum: record.Kept.Sum, Bytes: record.Kept.Bytes})
+		}
+		if err == nil {
+			err = e.state.Park(record, parked.Started)
 		}
 		if err != nil {
 			return err
 		}
 		e.runs(nil)
-		step.Detail("%s is parked, %s on %s's disk; remove it: %s", e.ClusterName, megabytes(record.Kept.Bytes), e.adapters.EngineName, e.command("cluster:delete"))
+		step.Detail("%s is parked, %s on %s's disk; remove it: %s", e.ClusterName, megabytes(parked.Bytes), e.adapters.EngineName, e.command("cluster:delete"))
 		return nil
 	})
 }

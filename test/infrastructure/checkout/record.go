@@ -18,9 +18,11 @@ type Record struct {
 	Made   time.Time         `json:"made"`
 	By     string            `json:"by"` // target that was run
 	// Kept is a state of the cluster that is put aside; nil when there is none. Parked says
-	// that its nodes do not hold what they held: that state has to be restored first.
-	Kept   *Kept `json:"kept,omitempty"`
-	Parked bool  `json:"parked,omitempty"`
+	// that its nodes do not hold what they held: that state has to be restored first. When it
+	// was put back and nothing has been started since, Filled is when its node was, last.
+	Kept   *Kept     `json:"kept,omitempty"`
+	Parked bool      `json:"parked,omitempty"`
+	Filled time.Time `json:"filled,omitzero"`
 }
 
 // Kept is a state of a cluster that is put aside.
@@ -59,13 +61,20 @@ func (c Cluster) Keep(record Record, kept Kept) error {
 // Rewind stores the record of a cluster whose nodes are about to lose what they hold but for
 // the state that is put aside: what is deployed is what was then, and no target is there.
 func (c Cluster) Rewind(record Record) error {
-	record.Parked = true
+	record.Parked, record.Filled = true, time.Time{}
 	return errors.Join(c.Made(record), c.ForgetTarget(), c.NoteDeployed(record.Kept.Deployed))
+}
+
+// Park stores the record of a cluster that was rewound and whose state was put back, in a node
+// that was started then.
+func (c Cluster) Park(record Record, started time.Time) error {
+	record.Parked, record.Filled = true, started
+	return c.Made(record)
 }
 
 // Restored stores the record of a cluster whose state was put back, and the target of then.
 func (c Cluster) Restored(record Record) error {
-	record.Parked = false
+	record.Parked, record.Filled = false, time.Time{}
 	if len(record.Kept.Target) > 0 {
 		if err := write(c.TargetFile(), record.Kept.Target); err != nil {
 			return err

@@ -76,13 +76,8 @@ func (k Kind) Mend(ctx context.Context, all []string, was Made, status func(form
 			return "", err
 		}
 	}
-	waited, err := k.back(ctx, found, was.Ready, continued, status)
-	if err != nil {
-		return "", err
-	}
-	if waited > told {
-		did = append(did, fmt.Sprintf("waited %.0f s until it was ready", waited.Seconds()))
-	}
+	// Before anything runs in the nodes that are being started: it would already wait for what
+	// nobody answers.
 	for i, node := range nodes {
 		if found[i].started.Before(was.At) {
 			continue // not started since
@@ -99,6 +94,13 @@ func (k Kind) Mend(ctx context.Context, all []string, was Made, status func(form
 			return "", err
 		}
 		break
+	}
+	waited, err := k.back(ctx, found, was.Ready, continued, status)
+	if err != nil {
+		return "", err
+	}
+	if waited > told {
+		did = append(did, fmt.Sprintf("waited %.0f s until it was ready", waited.Seconds()))
 	}
 	return strings.Join(did, "; "), nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 )
@@ -42,55 +43,73 @@ func (k Kind) Keep(ctx context.Context, node string) (State, error) {
 	return state, errors.Join(err, thaw())
 }
 
-// Park stops a node and removes what it has on its disk but for what Keep has put aside.
-func (k Kind) Park(ctx context.Context, node string) error {
-	image, err := k.imageOf(ctx, node)
-	if err != nil {
-		return err
-	}
-	if err := k.stop(ctx, node); err != nil {
-		return err
-	}
-	if k.Engine == "docker" {
-		// kind asks for a restart after a failure, and after a reboot being killed is one.
-		if err := k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "update", "--restart", "no", node}}); err != nil {
-			return err
-		}
-	}
-	_, err = k.beside(ctx, node, image, "empty", nil)
-	return err
+// Parked is a node that is stopped and holds what Keep has put aside.
+type Parked struct {
+	Started time.Time // when its container was, last: one that was started since may hold anything
+	Bytes   int64     // on disk
 }
 
-// Restore stops a node, running or not, and puts back what Keep has put aside; Mend starts
-// it. Until Restore has come to its end the node must not be started. The error is a *Broken
-// when the state is not the one that Keep returned.
-func (k Kind) Restore(ctx context.Context, node string, state State) error {
-	image, err := k.imageOf(ctx, node)
-	if err != nil {
-		return err
-	}
-	if err := k.stop(ctx, node); err != nil {
-		return err
-	}
-	found, err := k.beside(ctx, node, image, "fill", nil)
-	if err == nil && found.Sum != state.Sum {
-		return &Broken{"what is kept of it is not what was put aside"}
-	}
-	return err
-}
-
-// stop ends a node at once: what it has not yet written is of no interest.
-func (k Kind) stop(ctx context.Context, node string) error {
+// Park stops a node and puts back what Keep has put aside. The error is a *Broken when the
+// state is not the one that Keep returned.
+func (k Kind) Park(ctx context.Context, node string, state State) (Parked, error) {
 	found, err := k.inspect(ctx, []string{node})
 	if err != nil {
-		return err
+		return Parked{}, err
 	}
-	if found[0].status == "paused" { // what is frozen cannot end
-		if err := k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "unpause", node}}); err != nil {
+	filled, err := k.fill(ctx, found[0], state)
+	if err == nil && k.Engine == "docker" {
+		// kind asks for a restart after a failure, and after a reboot being killed is one.
+		err = k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "update", "--restart", "no", node}})
+	}
+	return Parked{Started: found[0].started, Bytes: filled.Bytes}, err
+}
+
+// Restore has a node, running or not, hold what Keep has put aside; Mend starts it. Until
+// Restore has come to its end the node must not be started. Of a node that Park left, and
+// nobody has started since, nothing is touched: that the state is the one that Keep returned
+// is then found by check, while the node starts. The error of both is a *Broken where it is
+// another one.
+func (k Kind) Restore(ctx context.Context, node string, state State, parked Parked) (check func(context.Context) error, err error) {
+	found, err := k.inspect(ctx, []string{node})
+	if err != nil {
+		return nil, err
+	}
+	if found[0].status == "exited" && found[0].started.Equal(parked.Started) {
+		return func(ctx context.Context) error {
+			_, err := k.same(ctx, node, "sum", state)
 			return err
+		}, nil
+	}
+	_, err = k.fill(ctx, found[0], state)
+	return func(context.Context) error { return nil }, err
+}
+
+// fill stops a node, at once because what it has not yet written is of no interest, and puts
+// back what Keep has put aside.
+func (k Kind) fill(ctx context.Context, node container, state State) (State, error) {
+	if node.status == "paused" { // what is frozen cannot end
+		if err := k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "unpause", node.name}}); err != nil {
+			return State{}, err
 		}
 	}
-	return k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "stop", "-t", "0", node}})
+	if err := k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "stop", "-t", "0", node.name}}); err != nil {
+		return State{}, err
+	}
+	return k.same(ctx, node.name, "fill", state)
+}
+
+// same runs a task of the script that reads what was put aside, and fails if that is another
+// state.
+func (k Kind) same(ctx context.Context, node, task string, state State) (State, error) {
+	image, err := k.imageOf(ctx, node)
+	if err != nil {
+		return State{}, err
+	}
+	found, err := k.beside(ctx, node, image, task, nil)
+	if err == nil && found.Sum != state.Sum {
+		err = &Broken{"what is kept of it is not what was put aside"}
+	}
+	return found, err
 }
 
 // imageOf returns the identity of the node's image. The engine has it as long as it has the
@@ -119,7 +138,7 @@ func (k Kind) beside(ctx context.Context, node, image, task string, copied func(
 	if errors.As(err, &failed) && strings.Contains(failed.Stderr, "No space left on device") {
 		return State{}, fmt.Errorf("node %s: no space left on %s's disk", node, k.Engine)
 	}
-	if err != nil || task == "empty" {
+	if err != nil {
 		return State{}, err
 	}
 	var state State

@@ -35,10 +35,6 @@ keep)
   rm -rf .parked/state
   mv .parked/new .parked/state
   ;;
-empty)
-  empty
-  exit
-  ;;
 fill)
   empty
   sum >.parked/sum &
@@ -52,4 +48,4 @@ fill)
   wait $!
   ;;
 esac
-echo "$(if [ "$1" = fill ]; then cat .parked/sum; else sum; fi | cut -d ' ' -f 1) $(du -sk .parked | cut -f 1)"
+echo "$(if [ "$1" = fill ]; then cat .parked/sum; else sum; fi | cut -d ' ' -f 1) $(du -sk "$(if [ "$1" = fill ]; then echo .; else echo .parked; fi)" | cut -f 1)"

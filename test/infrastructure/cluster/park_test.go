@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/filetest"
@@ -112,7 +113,7 @@ func TestANodeIsRestoredAsItWasKept(t *testing.T) {
 	was[flags] = "of another address" // where the container is now
 	for range 2 {                     // what is restored is worked on, and leaves the state alone
 		work()
-		if err := k.Restore(t.Context(), node, state); err != nil {
+		if _, err := k.Restore(t.Context(), node, state, Parked{}); err != nil {
 			t.Fatal(err)
 		}
 		if got := d.files(t); !maps.Equal(got, was) {
@@ -123,11 +124,28 @@ func TestANodeIsRestoredAsItWasKept(t *testing.T) {
 		t.Errorf("got %s and %v of a link", target, err)
 	}
 	work()
-	if err := k.Park(t.Context(), node); err != nil || len(d.files(t)) > 0 {
-		t.Errorf("got %v and %v, want a node without a file", err, d.files(t))
+	parked, err := k.Park(t.Context(), node, state)
+	if err != nil || !maps.Equal(d.files(t), was) || parked.Bytes <= state.Bytes {
+		t.Errorf("parked: got %+v, %v and %v", parked, err, d.files(t))
 	}
-	if err := k.Restore(t.Context(), node, state); err != nil || !maps.Equal(d.files(t), was) {
-		t.Errorf("after parking: got %v and %v", err, d.files(t))
+	for name, test := range map[string]struct {
+		status string
+		parked Parked
+		calls  []string
+	}{
+		"as it was parked":          {"exited", parked, []string{"inspect", "inspect", "run", "ran"}},
+		"started since":             {"exited", Parked{Started: parked.Started.Add(-time.Second)}, []string{"inspect", "stop", "inspect", "run", "ran"}},
+		"running":                   {"running", parked, []string{"inspect", "stop", "inspect", "run", "ran"}},
+		"not parked to the end yet": {"exited", Parked{}, []string{"inspect", "stop", "inspect", "run", "ran"}},
+	} {
+		d.status, d.calls = test.status, nil
+		check, err := k.Restore(t.Context(), node, state, test.parked)
+		if err == nil {
+			err = check(t.Context())
+		}
+		if err != nil || !maps.Equal(d.files(t), was) || !slices.Equal(d.calls, test.calls) {
+			t.Errorf("%s: got %v, %v and %v", name, err, d.calls, d.files(t))
+		}
 	}
 }
 
@@ -148,8 +166,17 @@ func TestAStateThatIsNotAsItWasKeptIsNotRestored(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := k.Restore(t.Context(), node, state); err == nil {
+			if _, err := k.Restore(t.Context(), node, state, Parked{}); err == nil {
 				t.Error("it was restored")
+			}
+			if _, err := k.Park(t.Context(), node, state); err == nil {
+				t.Error("it was parked")
+			}
+			d.status = "exited"
+			check, err := k.Restore(t.Context(), node, state, Parked{Started: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)})
+			var broken *Broken
+			if err != nil || check(t.Context()) == nil || name != "all" && !errors.As(check(t.Context()), &broken) {
+				t.Errorf("got %v, want it found while the node starts", err)
 			}
 		})
 	}
@@ -188,10 +215,10 @@ func TestAFrozenNodeIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.status, d.calls = "paused", nil
-	if err := k.Restore(t.Context(), node, state); err != nil {
+	if _, err := k.Restore(t.Context(), node, state, Parked{}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"inspect", "inspect", "unpause", "stop", "run", "ran"}; !slices.Equal(d.calls, want) {
+	if want := []string{"inspect", "unpause", "stop", "inspect", "run", "ran"}; !slices.Equal(d.calls, want) {
 		t.Errorf("got %v, want %v", d.calls, want)
 	}
 }

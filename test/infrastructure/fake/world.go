@@ -310,14 +310,14 @@ func (k kind) Keep(ctx context.Context, node string) (cluster.State, error) {
 	return cluster.State{Sum: "sum", Bytes: 1 << 20}, k.change(ctx, "keep "+node, func() { k.kept = &kept{maps.Clone(k.held), maps.Clone(k.objects)} })
 }
 
-// Park stops the node and empties it.
-func (k kind) Park(ctx context.Context, node string) error {
-	return k.change(ctx, "park "+node, func() { k.stopped, k.held, k.objects = true, nil, nil })
+// Park stops the node and empties it: that it is filled nobody may believe without Restore.
+func (k kind) Park(ctx context.Context, node string, state cluster.State) (cluster.Parked, error) {
+	return cluster.Parked{Bytes: state.Bytes}, k.change(ctx, "park "+node, func() { k.stopped, k.held, k.objects = true, nil, nil })
 }
 
-// Restore puts back what was kept.
-func (k kind) Restore(ctx context.Context, node string, state cluster.State) error {
-	return k.change(ctx, "restore "+node+" "+state.Sum, func() {
+// Restore puts back what was kept; what its check finds is what comes of the call "check".
+func (k kind) Restore(ctx context.Context, node string, state cluster.State, _ cluster.Parked) (func(context.Context) error, error) {
+	return func(ctx context.Context) error { return k.did(ctx, "check "+node) }, k.change(ctx, "restore "+node+" "+state.Sum, func() {
 		k.stopped, k.held, k.objects = true, maps.Clone(k.kept.held), maps.Clone(k.kept.objects)
 	})
 }
