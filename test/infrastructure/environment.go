@@ -151,6 +151,7 @@ type Screen struct {
 	Out      io.Writer // progress
 	Results  io.Writer // what machines read, as GitHub's annotations; nil discards it
 	Terminal bool      // Out is one
+	Color    bool      // progress is coloured
 	Verbose  bool
 }
 
@@ -217,7 +218,7 @@ func OpenWith(ctx context.Context, plan *Plan, shown Screen, adapters Adapters) 
 	}
 	env.Timeline = timeline.New(timeline.Options{
 		Folder: env.evidenceFolder, Cluster: plan.ClusterName, Variant: string(plan.Variant), Target: plan.Target, Root: plan.Root,
-		Screen: screen.On(shown.Out, shown.Terminal), Verbose: shown.Verbose,
+		Screen: screen.On(shown.Out, shown.Terminal), Color: shown.Color, Verbose: shown.Verbose, Past: past(env.state),
 	})
 	env.run, env.canceled = context.WithCancelCause(context.Background())
 	env.applier = sync.OnceValues(func() (Applier, error) { return adapters.Connect(env.state.Kubeconfig()) })

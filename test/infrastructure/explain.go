@@ -9,27 +9,28 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/checkout"
 	"kubernaut.ai/e2e/test/infrastructure/command"
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
 // Forecast is what a run would do about one phase now.
 type Forecast struct {
 	Phase  Phase
-	Action string // build, pull, create, mend, restore, load, deploy or run; reuse when nothing would be made
+	Action string // build, pull, create, mend, restore, load, deploy or run; cached when nothing would be made
 	Why    string
-	// Seconds is what the phase took when it last did such a thing; below 0 when that is
-	// not known.
-	Seconds float64
+	// Took is what the phase took when it last did such a thing; 0 when that is not known.
+	Took time.Duration
 }
 
-// reuse is the action of a phase that finds what it would make.
-const reuse = "reuse"
+// cached is the action of a phase that finds what it would make, as the run will say of it.
+const cached = string(timeline.Cached)
 
 // Explain tells what a run with the plan's goals would do now, and why, in the order of
 // its phases. It looks at files, at the engine's store and at the node, and changes
@@ -43,17 +44,19 @@ func Explain(ctx context.Context, plan *Plan, adapters Adapters) ([]Forecast, er
 	if x.sources, err = x.state.Sources(); err != nil {
 		return nil, err
 	}
-	past, err := x.past()
-	if err != nil {
-		return nil, err
-	}
+	took := past(x.state)
 	var forecasts []Forecast
 	for _, phase := range needed {
 		forecast, err := x.forecast(ctx, phase)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", phase, err)
 		}
-		forecast.Phase, forecast.Seconds = phase, past(phase, forecast.Action == reuse)
+		outcome := timeline.Done
+		if forecast.Action == cached {
+			outcome = timeline.Cached
+		}
+		kind, name := phase.step()
+		forecast.Phase, forecast.Took = phase, took(kind, name, outcome)
 		x.made[phase] = forecast
 		forecasts = append(forecasts, forecast)
 	}
@@ -105,7 +108,7 @@ func (x *explainer) compiled(ctx context.Context, p Phase, packages ...string) (
 	}
 	changed, err := x.changed(ctx, was, packages...)
 	if err != nil || changed == "" {
-		return Forecast{Action: reuse, Why: "nothing has changed"}, err
+		return Forecast{Action: cached, Why: "nothing has changed"}, err
 	}
 	return Forecast{Action: "build", Why: "changed: " + changed}, nil
 }
@@ -186,7 +189,7 @@ func (x *explainer) built(ctx context.Context, p Phase) (Forecast, error) {
 		return Forecast{Action: "build", Why: "not in " + x.adapters.EngineName + "'s store"}, err
 	}
 	x.setRef(spec.Name, ref, false)
-	return Forecast{Action: reuse, Why: ref}, nil
+	return Forecast{Action: cached, Why: ref}, nil
 }
 
 // obtained tells of a third-party image.
@@ -206,7 +209,7 @@ func (x *explainer) obtained(spec ImageSpec) (Forecast, error) {
 	}{{spec.Pull, false, ImagesBuild}, {built, true, ImagesPull}} {
 		if x.ImagePolicy != known.not && held[known.ref] {
 			x.setRef(spec.Name, known.ref, known.packaged)
-			return Forecast{Action: reuse, Why: known.ref}, nil
+			return Forecast{Action: cached, Why: known.ref}, nil
 		}
 	}
 	if x.ImagePolicy == ImagesBuild {
@@ -256,13 +259,13 @@ func (x *explainer) cluster(ctx context.Context) (Forecast, error) {
 			return Forecast{Action: "mend", Why: name + " does not run"}, nil
 		}
 	}
-	return Forecast{Action: reuse, Why: x.ClusterName}, nil
+	return Forecast{Action: cached, Why: x.ClusterName}, nil
 }
 
 // anew tells whether the phase would make something.
 func (x *explainer) anew(p Phase) bool {
 	made, known := x.made[p]
-	return known && made.Action != reuse
+	return known && made.Action != cached
 }
 
 // loaded tells of an image in the node.
@@ -273,7 +276,7 @@ func (x *explainer) loaded(ctx context.Context, p Phase) (Forecast, error) {
 	case x.anew(Phase{BuildImage, p.Name}):
 		return Forecast{Action: "load", Why: "its image is made anew"}, nil
 	case slices.Contains([]string{"mend", "restore"}, x.made[Phase{Kind: CreateCluster}].Action):
-		return Forecast{Action: reuse, Why: "as far as a node can tell that does not run"}, nil
+		return Forecast{Action: cached, Why: "as far as a node can tell that does not run"}, nil
 	}
 	record, err := x.state.Record()
 	if err != nil {
@@ -288,7 +291,7 @@ func (x *explainer) loaded(ctx context.Context, p Phase) (Forecast, error) {
 			return Forecast{Action: "load", Why: "not in the node " + node}, nil
 		}
 	}
-	return Forecast{Action: reuse, Why: "in the node"}, nil
+	return Forecast{Action: cached, Why: "in the node"}, nil
 }
 
 // deployedAs tells of a component. A run applies it in any case; what is as it was stays.
@@ -313,67 +316,72 @@ func (x *explainer) deployedAs(p Phase) (Forecast, error) {
 	if err != nil || now != was {
 		return Forecast{Action: "deploy", Why: "changed: " + strings.Join(x.overlays(x.component(p.Name)), ", ")}, err
 	}
-	return Forecast{Action: reuse, Why: "as deployed"}, nil
+	return Forecast{Action: cached, Why: "as deployed"}, nil
 }
 
-// past returns what phases took, as the timelines that are kept say, the newest first.
-func (x *explainer) past() (func(p Phase, cached bool) float64, error) {
-	runs, err := x.state.Runs()
-	if err != nil {
-		return nil, err
-	}
-	var entries []timeline.Entry
-	for _, run := range runs {
-		var doc timeline.Document
-		if data, err := os.ReadFile(filepath.Join(run, "timeline.json")); err == nil && json.Unmarshal(data, &doc) == nil {
-			entries = append(entries, doc.Steps...)
-		}
-	}
-	return func(p Phase, cached bool) float64 {
-		phase, name := p.step()
-		want := timeline.Done
-		if cached {
-			want = timeline.Cached
-		}
-		for _, entry := range entries {
-			if entry.Phase == phase && entry.Name == name && entry.Outcome == want {
-				return entry.End.Sub(entry.Start).Seconds()
+// past returns what a step took when it last ended so, as the timelines that are kept say; 0
+// where none does. They are read when it is first asked.
+func past(state checkout.Cluster) func(phase, name string, outcome timeline.Outcome) time.Duration {
+	entries := sync.OnceValue(func() (entries []timeline.Entry) {
+		runs, _ := state.Runs()
+		for _, run := range runs { // the newest first
+			var doc timeline.Document
+			if data, err := os.ReadFile(filepath.Join(run, timeline.File)); err == nil && json.Unmarshal(data, &doc) == nil {
+				entries = append(entries, doc.Steps...)
 			}
 		}
-		return -1
-	}, nil
+		return entries
+	})
+	return func(phase, name string, outcome timeline.Outcome) time.Duration {
+		for _, entry := range entries() {
+			if entry.Phase == phase && entry.Name == name && entry.Outcome == outcome {
+				return entry.Took()
+			}
+		}
+		return 0
+	}
 }
 
-// Print writes forecasts as a table, and below it the phases that take longest one after
-// the other.
-func Print(plan *Plan, forecasts []Forecast, out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+// Print writes forecasts as a table, in the words and colours of a run, and below it the
+// phases that take longest one after the other.
+func Print(plan *Plan, forecasts []Forecast, out io.Writer, color bool) error {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "phase\twould\tlast took\twhy")
 	for _, f := range forecasts {
 		took := "-"
-		if f.Seconds >= 0 {
-			took = fmt.Sprintf("%.1f s", f.Seconds)
+		if f.Took > 0 {
+			took = fmt.Sprintf("%.1f s", f.Took.Seconds())
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Phase, f.Action, took, f.Why)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	path, seconds := criticalPath(plan, forecasts)
+	for i, line := range strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n") {
+		tint := screen.Plain
+		if i > 0 {
+			tint = timeline.Outcome(forecasts[i-1].Action).Tint()
+		}
+		if _, err := fmt.Fprintln(out, screen.Paint(line, tint, color)); err != nil {
+			return err
+		}
+	}
+	path, took := criticalPath(plan, forecasts)
 	steps := make([]string, len(path))
 	for i, phase := range path {
 		steps[i] = phase.String()
 	}
-	_, err := fmt.Fprintf(out, "\ncritical path, as far as known: %s; %.1f s\n", strings.Join(steps, " -> "), seconds)
+	_, err := fmt.Fprintf(out, "\ncritical path, as far as known: %s; %.1f s\n", strings.Join(steps, " → "), took.Seconds())
 	return err
 }
 
 // criticalPath returns the phases that, one after the other, take longest. What is built
 // comes before the cluster.
-func criticalPath(plan *Plan, forecasts []Forecast) (path []Phase, seconds float64) {
+func criticalPath(plan *Plan, forecasts []Forecast) (path []Phase, took time.Duration) {
 	type best struct {
-		seconds float64
-		before  Phase
+		took   time.Duration
+		before Phase
 	}
 	ends := map[Phase]best{}
 	var last Phase
@@ -386,20 +394,20 @@ func criticalPath(plan *Plan, forecasts []Forecast) (path []Phase, seconds float
 		}
 		end := best{}
 		for _, p := range before {
-			if ends[p].seconds > end.seconds {
-				end = best{ends[p].seconds, p}
+			if ends[p].took > end.took {
+				end = best{ends[p].took, p}
 			}
 		}
-		end.seconds += max(f.Seconds, 0)
+		end.took += f.Took
 		ends[f.Phase] = end
-		if end.seconds > ends[last].seconds {
+		if end.took > ends[last].took {
 			last = f.Phase
 		}
 	}
-	seconds = ends[last].seconds
+	took = ends[last].took
 	for p := last; p != (Phase{}); p = ends[p].before {
 		path = append(path, p)
 	}
 	slices.Reverse(path)
-	return path, seconds
+	return path, took
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // kubernautImages are the images that the objects of this project's components name.
@@ -166,23 +167,19 @@ func TestACatalogMayBeSmall(t *testing.T) {
 
 func TestTheCriticalPathGoesThroughWhatTakesLongest(t *testing.T) {
 	plan := planned(t, Kubernaut(), kubernautImages)
-	seconds := map[string]float64{"build/suite-gateway": 9, "build/compile": 5, "build/gateway": 1, "cluster/create": 10, "deploy/infra": 4, "load/gateway": 3, "suite/gateway": 20}
+	seconds := map[string]time.Duration{"build/suite-gateway": 9, "build/compile": 5, "build/gateway": 1, "cluster/create": 10, "deploy/infra": 4, "load/gateway": 3, "suite/gateway": 20}
 	needed, err := plan.Needed(Phase{RunSuite, "gateway"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var forecasts []Forecast
 	for _, phase := range needed {
-		took, known := seconds[phase.String()]
-		if !known {
-			took = -1
-		}
-		forecasts = append(forecasts, Forecast{Phase: phase, Seconds: took})
+		forecasts = append(forecasts, Forecast{Phase: phase, Took: seconds[phase.String()] * time.Second})
 	}
 	path, total := criticalPath(plan, forecasts)
 	// A suite is compiled beside the services, and everything that is built comes before
 	// the cluster.
-	if got := fmt.Sprint(path); total != 43 || !strings.HasPrefix(got, "[build/suite-gateway cluster/create") || !strings.HasSuffix(got, "suite/gateway]") {
-		t.Errorf("got %s in %g s, want the suite's compilation first, 43 s", got, total)
+	if got := fmt.Sprint(path); total != 43*time.Second || !strings.HasPrefix(got, "[build/suite-gateway cluster/create") || !strings.HasSuffix(got, "suite/gateway]") {
+		t.Errorf("got %s in %s, want the suite's compilation first, 43 s", got, total)
 	}
 }

@@ -229,7 +229,7 @@ func TestARunOfPhasesRestoresOnlyWhatIsParked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for kind, want := range map[infrastructure.Kind]string{
-		infrastructure.CreateCluster: "restore: as it was", infrastructure.LoadImage: "reuse: ", infrastructure.DeployComponent: "reuse: ",
+		infrastructure.CreateCluster: "restore: as it was", infrastructure.LoadImage: "cached: ", infrastructure.DeployComponent: "cached: ",
 	} {
 		if why := r.forecast(t, kind); !strings.HasPrefix(why, want) {
 			t.Errorf("plan: got %s, want %s", why, want)

@@ -1032,14 +1032,14 @@ func TestExplainNamesWhatWouldBeMadeAndWhy(t *testing.T) {
 		return found
 	}
 	for name, f := range explain() {
-		if f.Action != "reuse" && name != "suite/first" || f.Seconds < 0 && f.Action == "run" {
+		if f.Action != "cached" && name != "suite/first" || f.Took == 0 && f.Action == "run" {
 			t.Errorf("%s: got %+v, want everything to be used again", name, f)
 		}
 	}
 	filetest.Put(t, r.plan.Root, "docker/right/Dockerfile", "FROM scratch\nUSER 1\n")
 	now := explain()
 	for name, want := range map[string]string{
-		"build/left": "reuse", "build/right": "build", "load/left": "reuse", "load/right": "load", "deploy/left": "reuse", "deploy/right": "deploy", "cluster/create": "reuse",
+		"build/left": "cached", "build/right": "build", "load/left": "cached", "load/right": "load", "deploy/left": "cached", "deploy/right": "deploy", "cluster/create": "cached",
 	} {
 		if now[name].Action != want {
 			t.Errorf("%s: got %+v, want %s", name, now[name], want)

@@ -21,6 +21,7 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/command"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/kube"
+	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
 // settle is how long after a change no other may come: an editor that saves writes, renames
@@ -81,7 +82,7 @@ func (e *Environment) Watch(ctx context.Context, suite Phase) error {
 
 // tell says what came of a change, and keeps which specs failed.
 func (w *watched) tell(err error, begun time.Time) {
-	verdict, failed := "passed", []string(nil)
+	verdict, failed, outcome := "passed", []string(nil), timeline.Failed
 	var specs *SuiteError
 	switch {
 	case errors.As(err, &specs):
@@ -92,9 +93,11 @@ func (w *watched) tell(err error, begun time.Time) {
 		}
 	case err != nil:
 		verdict, failed = err.Error(), w.failed
+	default:
+		outcome = timeline.Done
 	}
 	w.failed = failed
-	w.Timeline.Say("%.1f s%s: %s", time.Since(begun).Seconds(), w.parts, verdict)
+	w.Timeline.Tell(outcome, "%.1f s%s: %s", time.Since(begun).Seconds(), w.parts, verdict)
 }
 
 // follow does what a change asks for, and runs the suite.

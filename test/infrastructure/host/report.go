@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 )
 
 // Level says what a check that is not OK means.
@@ -42,7 +44,7 @@ func (r Report) Err() error {
 
 // marks are the first column: on a terminal, and elsewhere.
 var marks = map[bool]struct{ ok, failed, advice string }{
-	true:  {"\x1b[32m✓\x1b[0m", "\x1b[31m✗\x1b[0m", "\x1b[33m✗\x1b[0m"},
+	true:  {screen.Paint("✓", screen.Good, true), screen.Paint("✗", screen.Bad, true), screen.Paint("✗", screen.Note, true)},
 	false: {"ok    ", "FAIL  ", "advice"},
 }
 

@@ -59,6 +59,27 @@ func Color(file *os.File, getenv func(string) string) bool {
 	return getenv("NO_COLOR") == "" && Terminal(file, getenv)
 }
 
+// Tint is how something is meant, as a terminal shows it in colours.
+type Tint string
+
+// The tints, as https://www.ecma-international.org/publications-and-standards/standards/ecma-48
+// has them.
+const (
+	Plain Tint = "\x1b[0m"
+	Good  Tint = "\x1b[32m"
+	Bad   Tint = "\x1b[31m"
+	Note  Tint = "\x1b[33m" // worth a look
+	Quiet Tint = "\x1b[2m"  // nothing to look at
+)
+
+// Paint returns the text in a tint, or as it is where no colours are wanted.
+func Paint(text string, tint Tint, color bool) string {
+	if !color {
+		return text
+	}
+	return string(tint) + text + string(Plain)
+}
+
 // Live tells whether there is a live line.
 func (s *Screen) Live() bool { return s.width != nil }
 

@@ -68,7 +68,7 @@ func (t Targets) Plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return infrastructure.Print(plan, forecasts, os.Stdout)
+	return infrastructure.Print(plan, forecasts, os.Stdout, screen.Color(os.Stdout, os.Getenv))
 }
 
 // Status prints what of the environment is there.

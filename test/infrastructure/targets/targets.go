@@ -222,5 +222,5 @@ func (t Targets) plan(how func(string, infrastructure.Catalog, infrastructure.Co
 
 // shown is where a target's progress and results go.
 func shown() infrastructure.Screen {
-	return infrastructure.Screen{Out: os.Stderr, Results: os.Stdout, Terminal: screen.Terminal(os.Stderr, os.Getenv), Verbose: mg.Verbose()}
+	return infrastructure.Screen{Out: os.Stderr, Results: os.Stdout, Terminal: screen.Terminal(os.Stderr, os.Getenv), Color: screen.Color(os.Stderr, os.Getenv), Verbose: mg.Verbose()}
 }

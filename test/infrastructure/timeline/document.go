@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"kubernaut.ai/e2e/test/infrastructure/screen"
 )
 
 // Outcome is how a step ended.
@@ -17,6 +19,20 @@ const (
 	Failed   Outcome = "failed"   // it returned an error, or met its own deadline
 	Canceled Outcome = "canceled" // another step's failure ended it, or the user did
 )
+
+// Tint is how the outcome is meant; what is none of them is plain.
+func (o Outcome) Tint() screen.Tint {
+	switch o {
+	case Cached, Skipped:
+		return screen.Quiet
+	case Failed:
+		return screen.Bad
+	case Canceled:
+		return screen.Note
+	case Done:
+	}
+	return screen.Plain
+}
 
 // Entry is one step in timeline.json.
 type Entry struct {

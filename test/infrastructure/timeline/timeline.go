@@ -27,11 +27,15 @@ type Options struct {
 	// before, whose evidence stays: removing a cluster must not remove what tells why it
 	// failed.
 	Folder  func(fresh bool) (string, error)
-	Cluster string           // name in the document
-	Variant string           // name in the document
-	Target  string           // in the document
-	Root    string           // in the document
-	Screen  *screen.Screen   // progress lines
+	Cluster string         // name in the document
+	Variant string         // name in the document
+	Target  string         // in the document
+	Root    string         // in the document
+	Screen  *screen.Screen // progress lines
+	Color   bool           // whether they are coloured
+	// Past returns what a step took when it last ended so, 0 where that is not known; nil knows
+	// of none.
+	Past    func(phase, name string, outcome Outcome) time.Duration
 	Verbose bool             // also show each step's log, every line with the step's name
 	Now     func() time.Time // nil means time.Now
 }
@@ -143,17 +147,11 @@ func (r *Recorder) finish(step *Step) error {
 	step.entry.End = r.opts.Now()
 	r.running = slices.DeleteFunc(r.running, func(s *Step) bool { return s == step })
 	r.doc.add(step.entry)
-	mark, detail := "", step.entry.Detail
-	if r.opts.Screen.Live() {
-		mark = "✓ "
-		if step.entry.Outcome == Failed || step.entry.Outcome == Canceled {
-			mark = "✗ "
-		}
-	}
+	detail := step.entry.Detail
 	if first, _, more := strings.Cut(detail, "\n"); more {
 		detail = first + " ..."
 	}
-	r.print("%s%-24s %7.1fs  %-8s %s", mark, step.entry.Title(), step.entry.Took().Seconds(), step.entry.Outcome, detail)
+	r.tell(step.entry.Outcome, fmt.Sprintf("%-24s %7.1fs  %-8s %s", step.entry.Title(), step.entry.Took().Seconds(), step.entry.Outcome, detail))
 	return r.write()
 }
 
@@ -195,6 +193,26 @@ func (r *Recorder) Say(format string, args ...any) {
 	r.print(format, args...)
 }
 
+// Tell prints one line of something that has ended, marked as the steps are.
+func (r *Recorder) Tell(outcome Outcome, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tell(outcome, fmt.Sprintf(format, args...))
+}
+
+// tell shows a line of what has ended. The caller holds mu.
+func (r *Recorder) tell(outcome Outcome, line string) {
+	if !r.opts.Screen.Live() {
+		r.print("%s", line)
+		return
+	}
+	mark := "✓ "
+	if outcome == Failed || outcome == Canceled {
+		mark = "✗ "
+	}
+	r.print("%s", screen.Paint(mark+line, outcome.Tint(), r.opts.Color))
+}
+
 // print shows a line that stays. The caller holds mu.
 func (r *Recorder) print(format string, args ...any) {
 	r.opts.Screen.Print(fmt.Sprintf(format, args...), r.items())
@@ -205,8 +223,19 @@ func (r *Recorder) items() []screen.Item {
 	items := make([]screen.Item, len(r.running))
 	for i, step := range r.running {
 		items[i] = screen.Item{Name: fmt.Sprintf("%s %.0fs", step.entry.Title(), r.opts.Now().Sub(step.entry.Start).Seconds()), Status: step.status}
+		if past := r.past(step); past > 0 {
+			items[i].Name += fmt.Sprintf(" of %.0f", past.Seconds())
+		}
 	}
 	return items
+}
+
+// past is what a step took when it last did its work.
+func (r *Recorder) past(step *Step) time.Duration {
+	if r.opts.Past == nil {
+		return 0
+	}
+	return r.opts.Past(step.entry.Phase, step.entry.Name, Done)
 }
 
 // beat renews the live line every second, or says on plain output every half minute

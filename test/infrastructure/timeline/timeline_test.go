@@ -240,6 +240,35 @@ func TestAStatusOfManyLinesKeepsTheLiveLineOne(t *testing.T) {
 	})
 }
 
+func TestATerminalShowsHowStepsEndAndHowLongTheyTookLastTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		dir := t.TempDir()
+		r := timeline.New(timeline.Options{
+			Folder: func(bool) (string, error) { return dir, nil }, Screen: screen.New(&out, func() int { return 80 }), Color: true,
+			Past: func(phase, name string, outcome timeline.Outcome) time.Duration {
+				return map[string]time.Duration{"build/x done": 85 * time.Second}[phase+"/"+name+" "+string(outcome)]
+			},
+		})
+		for _, name := range []string{"x", "y"} {
+			_ = r.Step(t.Context(), "build", name, func(_ context.Context, step *timeline.Step) error {
+				<-time.After(3 * time.Second)
+				if name == "y" {
+					return errors.New("broken")
+				}
+				step.Cached("there")
+				return nil
+			})
+		}
+		r.Tell(timeline.Done, "%d passed", 3)
+		for _, want := range []string{"… build/x 2s of 85", "… build/y 2s\r", "\x1b[2m✓ build/x ", "\x1b[31m✗ build/y ", "\x1b[0m✓ 3 passed\x1b[0m\n"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("no %q in %q", want, out.String())
+			}
+		}
+	})
+}
+
 func TestTheDocumentSaysHowARunEndedAndWhatHappenedBesideItsSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, dir := open(t, io.Discard)
