@@ -88,6 +88,17 @@ func TestAClusterIsParkedAndRestored(t *testing.T) {
 				return nil
 			}
 		}, made + "park", "restore " + made + "park", "what was kept of it is damaged"},
+		{"its state is found damaged while it starts", nil, func(r *rig) {
+			r.world.Fail = func(ctx context.Context, call string) error {
+				switch {
+				case strings.HasPrefix(call, "check"):
+					return &cluster.Broken{Reason: "what is kept of it is damaged"}
+				case strings.HasPrefix(call, "mend"):
+					<-ctx.Done()
+				}
+				return context.Cause(ctx)
+			}
+		}, made + "park", "restore mend " + made + "park", "what is kept of it is damaged"},
 		{"it does not come back", nil, func(r *rig) {
 			r.world.Fail = func(_ context.Context, call string) error {
 				if strings.HasPrefix(call, "mend") {
