@@ -19,10 +19,14 @@ empty() {
   contents -exec rm -rf {} +
 }
 
-# What identifies a state: of all files kind, mode, owner, name and where it leads; of regular ones also what is in them.
+# What identifies the state in a folder: of all files kind, mode, owner, name and where it leads; of regular ones also what
+# is in them.
 sum() (
-  cd .parked/state
-  { find . -printf '%y %m %U %G %p %l\n' | LC_ALL=C sort; find . -type f -print0 | LC_ALL=C sort -z | xargs -0 cksum; } | sha256sum
+  cd "$1"
+  {
+    find . -mindepth 1 -path ./.parked -prune -o -printf '%y %m %U %G %p %l\n' | LC_ALL=C sort
+    find . -path ./.parked -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 cksum
+  } | sha256sum
 )
 
 case $1 in
@@ -30,14 +34,16 @@ keep)
   rm -rf .parked/new
   trap 'rm -rf .parked/new' EXIT # of no use where there was no room for all of it
   mkdir .parked/new
+  sum . >.parked/sum & # of what is copied: the copy has to be like it
   contents -exec cp -a -t .parked/new {} +
+  wait $!
   echo copied
   rm -rf .parked/state
   mv .parked/new .parked/state
   ;;
 fill)
   empty
-  sum >.parked/sum &
+  sum .parked/state >.parked/sum &
   cp -al .parked/state/. .
   # Links serve for what containerd never writes again: blobs, and the snapshots of containers that do not come back.
   (cd .parked/state && find . \( -name blobs -o -name snapshots \) -path './lib/containerd/*' -prune -o -type f -print0) |
@@ -47,5 +53,8 @@ fill)
   fi
   wait $!
   ;;
+sum)
+  sum .parked/state >.parked/sum
+  ;;
 esac
-echo "$(if [ "$1" = fill ]; then cat .parked/sum; else sum; fi | cut -d ' ' -f 1) $(du -sk "$(if [ "$1" = fill ]; then echo .; else echo .parked; fi)" | cut -f 1)"
+echo "$(cut -d ' ' -f 1 .parked/sum) $(du -sk "$(if [ "$1" = fill ]; then echo .; else echo .parked; fi)" | cut -f 1)"
