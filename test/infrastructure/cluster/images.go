@@ -61,7 +61,7 @@ func (k Kind) Import(ctx context.Context, nodes []string, save func(context.Cont
 				Stdin: r,
 			})
 			if err != nil {
-				err = fmt.Errorf("node %s: %w", node, err)
+				err = k.inNode(node, err)
 				failed[i] = err
 			}
 			r.CloseWithError(err) // a writer must not wait for a reader that is gone
@@ -81,6 +81,16 @@ func (k Kind) Import(ctx context.Context, nodes []string, save func(context.Cont
 		return outer.Err() == nil && errors.Is(err, context.Canceled)
 	})
 	return errors.Join(failed...)
+}
+
+// inNode is the error of a command that worked on a node's disk: that there is no room is
+// said among much else.
+func (k Kind) inNode(node string, err error) error {
+	var failed *command.Error
+	if errors.As(err, &failed) && strings.Contains(strings.ToLower(failed.Stderr), "no space left on device") {
+		return fmt.Errorf("node %s: no space left on %s's disk", node, k.Engine)
+	}
+	return fmt.Errorf("node %s: %w", node, err)
 }
 
 // PruneImages removes from a node the references of a repository that neither keep names

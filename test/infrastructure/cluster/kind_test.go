@@ -160,6 +160,16 @@ func TestDeleteFailsOnlyWhenSomethingIsLeft(t *testing.T) {
 	}
 }
 
+func TestAnImportWithoutRoomSaysSo(t *testing.T) {
+	runner := &command.Recorder{Answer: func(command.Cmd) error {
+		return &command.Error{ExitCode: 1, Stderr: "level=warning msg=DEPRECATION\nctr: failed to copy: write /var/x: no space left on device"}
+	}}
+	err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1"}, func(context.Context, io.Writer) error { return nil })
+	if want := "node n1: no space left on podman's disk"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
 func TestImportStreamsOneArchiveIntoEveryNode(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]string{}

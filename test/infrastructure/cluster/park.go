@@ -134,12 +134,8 @@ func (k Kind) beside(ctx context.Context, node, image, task string, copied func(
 		},
 		Stdin: strings.NewReader(parkScript), Stdout: out,
 	})
-	var failed *command.Error
-	if errors.As(err, &failed) && strings.Contains(failed.Stderr, "No space left on device") {
-		return State{}, fmt.Errorf("node %s: no space left on %s's disk", node, k.Engine)
-	}
 	if err != nil {
-		return State{}, err
+		return State{}, k.inNode(node, err)
 	}
 	var state State
 	var kilobytes int64
