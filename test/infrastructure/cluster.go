@@ -71,7 +71,6 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		}
 		var loads sync.WaitGroup
 		creating, created := context.WithCancel(ctx)
-		defer created()
 		err = e.adapters.Cluster.Create(ctx, spec, cluster.Progress{
 			Retried:  func(err error) { step.Status("trying once more: %v", err) },
 			Prepared: func() { loads.Go(func() { e.preload(ctx, creating) }) },

@@ -178,7 +178,7 @@ func (e *Environment) restore(ctx context.Context, was checkout.Record, all []st
 		}
 		return err
 	}
-	check, err := e.adapters.Cluster.Restore(ctx, was.Nodes[0], cluster.State{Sum: was.Kept.Sum, Bytes: was.Kept.Bytes}, cluster.Parked{Started: was.Filled})
+	check, err := e.adapters.Cluster.Restore(ctx, was.Nodes[0], stateOf(was.Kept), cluster.Parked{Started: was.Filled})
 	if err != nil {
 		return "", failed(err)
 	}
@@ -190,6 +190,11 @@ func (e *Environment) restore(ctx context.Context, was checkout.Record, all []st
 		return "", err
 	}
 	return fmt.Sprintf("restored as it was %s; %s", was.Kept.At.Local().Format(time.DateTime), done), e.state.Restored(was)
+}
+
+// stateOf is a state as the record has it.
+func stateOf(kept *checkout.Kept) cluster.State {
+	return cluster.State{Sum: kept.Sum, Bytes: kept.Bytes}
 }
 
 // ResetCluster restores the state that was kept of the cluster.
@@ -237,10 +242,14 @@ func (e *Environment) ParkCluster(ctx context.Context) error {
 		}
 		var parked cluster.Parked
 		if err == nil {
-			parked, err = e.adapters.Cluster.Park(ctx, record.Nodes[0], cluster.State{Sum: record.Kept.Sum, Bytes: record.Kept.Bytes})
+			parked, err = e.adapters.Cluster.Park(ctx, record.Nodes[0], stateOf(record.Kept))
 		}
 		if err == nil {
 			err = e.state.Park(record, parked.Started)
+		}
+		var broken *cluster.Broken
+		if errors.As(err, &broken) {
+			return fmt.Errorf("cluster %s: %w; the next run makes it anew", e.ClusterName, err)
 		}
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
 )
@@ -21,6 +22,24 @@ func (k Kind) setKernel(ctx context.Context) error {
 		err = errors.Join(err, k.Runner.Run(ctx, command.Cmd{Args: args}))
 	}
 	return err
+}
+
+// resetKernel makes the kernel's settings again where a node that was started since a time
+// has lost them, and returns which ones.
+func (k Kind) resetKernel(ctx context.Context, nodes []container, since time.Time) ([]string, error) {
+	for _, node := range nodes {
+		if node.started.Before(since) {
+			continue
+		}
+		lost, err := k.lostKernel(ctx, node.name)
+		if err != nil {
+			return nil, err
+		}
+		if len(lost) > 0 {
+			return lost, k.setKernel(ctx)
+		}
+	}
+	return nil, nil
 }
 
 // lostKernel returns the names of settings that a node does not have.

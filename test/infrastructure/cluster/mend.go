@@ -77,26 +77,13 @@ func (k Kind) Mend(ctx context.Context, all []string, was Made, status func(form
 		}
 	}
 	// Before anything runs in the nodes that are being started: it would already wait for what
-	// nobody answers.
-	for i, node := range nodes {
-		if found[i].started.Before(was.At) {
-			continue // not started since
-		}
-		lost, err := k.lostKernel(ctx, node)
-		if err != nil {
-			return "", err
-		}
-		if len(lost) == 0 {
-			continue
-		}
+	// nobody answers. Of a node that has ended again, the wait says what is wrong.
+	lost, failed := k.resetKernel(ctx, found, was.At)
+	if len(lost) > 0 {
 		did = append(did, "set "+strings.Join(lost, ", ")+" again")
-		if err := k.setKernel(ctx); err != nil {
-			return "", err
-		}
-		break
 	}
 	waited, err := k.back(ctx, found, was.Ready, continued, status)
-	if err != nil {
+	if err = cmp.Or(err, failed); err != nil {
 		return "", err
 	}
 	if waited > told {

@@ -35,6 +35,7 @@ type world struct {
 	podReady       bool
 	podOf          map[string]string // annotations of the pod
 	down           bool              // the API server does not answer
+	ended          bool              // the node has, right after its start
 }
 
 const node = "e2e-1-control-plane"
@@ -49,6 +50,8 @@ func (w *world) run(cmd command.Cmd) error {
 		return errors.New("bind: address already in use")
 	case strings.HasPrefix(line, "start"), strings.HasPrefix(line, "unpause"):
 		w.state = "running"
+	case strings.HasPrefix(line, "exec") && w.ended:
+		return errors.New("container is not running")
 	case strings.Contains(line, "sysctl --values"):
 		fmt.Fprintln(cmd.Stdout, w.kernel)
 	}
@@ -144,6 +147,7 @@ func TestMend(t *testing.T) {
 		{"not started since it was made: the settings hold", func(w *world) { w.kernel, w.made = "unread", start.Add(time.Minute) }, "", nil, ""},
 		{"cannot be started", func(w *world) { w.state, w.startFails = "exited", true }, "", []string{"start " + node}, "address already in use"},
 		{"its API server does not answer", func(w *world) { w.down = true }, "", nil, "connection refused"},
+		{"its node ends when it has been started", func(w *world) { w.state, w.ended, w.down = "exited", true, true }, "", []string{"start " + node}, "connection refused"},
 		{"Ready, as it was before the restart", func(w *world) { w.ready = metav1.Time{Time: start.Add(-time.Minute)} }, "", nil, "its kubelet has not reported since it was started"},
 		{"a pod Ready, as it was before the restart", func(w *world) { w.podSince = start.Add(-time.Minute) }, "", nil, "Pod/apps/web: its status is from before the restart"},
 		{"a pod that is not ready, as it may have been", func(w *world) { w.podReady = false }, "", nil, ""},

@@ -29,6 +29,7 @@ sum() (
   } | sha256sum
 )
 
+counted=.parked # whose size is told
 case $1 in
 keep)
   rm -rf .parked/new
@@ -42,6 +43,7 @@ keep)
   mv .parked/new .parked/state
   ;;
 fill)
+  counted=.
   empty
   sum .parked/state >.parked/sum &
   cp -al .parked/state/. .
@@ -57,4 +59,4 @@ sum)
   sum .parked/state >.parked/sum
   ;;
 esac
-echo "$(cut -d ' ' -f 1 .parked/sum) $(du -sk "$(if [ "$1" = fill ]; then echo .; else echo .parked; fi)" | cut -f 1)"
+echo "$(cut -d ' ' -f 1 .parked/sum) $(du -sk "$counted" | cut -f 1)"

@@ -138,8 +138,8 @@ func (i *inspection) engine(context.Context) Check {
 // works comes within milliseconds.
 const slowLookup = time.Second
 
-// names tells whether nodes wait for a name server each time they start.
-func (i *inspection) names(ctx context.Context) Check {
+// nameServer tells whether nodes wait for one each time they start.
+func (i *inspection) nameServer(ctx context.Context) Check {
 	chosen := i.chosen()
 	if chosen == "" {
 		return Check{}

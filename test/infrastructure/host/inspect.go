@@ -36,7 +36,7 @@ func Inspect(ctx context.Context, opts Options) Report {
 	if err := needsLinux(i.machine.os); err != nil {
 		return Report{{Name: "system", Level: Required, Found: err.Error(), Remedy: "run this on Linux"}}
 	}
-	return inspect(ctx, i.podman, i.docker, i.engine, i.names, i.cgroup, i.limits, i.capabilities, i.inotify, i.modules,
+	return inspect(ctx, i.podman, i.docker, i.engine, i.nameServer, i.cgroup, i.limits, i.capabilities, i.inotify, i.modules,
 		i.memory, i.storeDisk, i.checkoutDisk, i.cacheDisk, i.goToolchain, i.compiler, i.mage, i.registry, i.images, i.builder, i.testServers, i.leftovers)
 }
 

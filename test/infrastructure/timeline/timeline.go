@@ -66,6 +66,9 @@ func New(opts Options) *Recorder {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.Past == nil {
+		opts.Past = func(string, string, Outcome) time.Duration { return 0 }
+	}
 	return &Recorder{opts: opts, doc: Document{
 		Cluster: opts.Cluster, Variant: opts.Variant, Target: opts.Target, Root: opts.Root, Started: opts.Now(), Steps: []Entry{},
 	}}
@@ -223,19 +226,11 @@ func (r *Recorder) items() []screen.Item {
 	items := make([]screen.Item, len(r.running))
 	for i, step := range r.running {
 		items[i] = screen.Item{Name: fmt.Sprintf("%s %.0fs", step.entry.Title(), r.opts.Now().Sub(step.entry.Start).Seconds()), Status: step.status}
-		if past := r.past(step); past > 0 {
+		if past := r.opts.Past(step.entry.Phase, step.entry.Name, Done); past > 0 {
 			items[i].Name += fmt.Sprintf(" of %.0f", past.Seconds())
 		}
 	}
 	return items
-}
-
-// past is what a step took when it last did its work.
-func (r *Recorder) past(step *Step) time.Duration {
-	if r.opts.Past == nil {
-		return 0
-	}
-	return r.opts.Past(step.entry.Phase, step.entry.Name, Done)
 }
 
 // beat renews the live line every second, or says on plain output every half minute
