@@ -132,6 +132,9 @@ func (k Kind) back(ctx context.Context, nodes []container, ready bool, continued
 		err = k.alive(limited, client, continued)
 	}
 	if err == nil {
+		err = k.reached(limited, client)
+	}
+	if err == nil {
 		err = k.podsSeen(limited, client, started, ready)
 	}
 	if err != nil && ctx.Err() == nil {

@@ -17,6 +17,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
@@ -36,6 +37,7 @@ type world struct {
 	podOf          map[string]string // annotations of the pod
 	down           bool              // the API server does not answer
 	ended          bool              // the node has, right after its start
+	endpoints      []string          // addresses that the API server's Service leads to
 }
 
 const node = "e2e-1-control-plane"
@@ -76,11 +78,18 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(r.URL.Path, "/nodes"):
 		list = corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, Items: []corev1.Node{{
 			ObjectMeta: metav1.ObjectMeta{Name: node},
-			Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: w.ready}}},
+			Status: corev1.NodeStatus{
+				Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: w.ready}},
+				Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.89.0.40"}, {Type: corev1.NodeHostName, Address: node}},
+			},
 		}}}
 	case strings.HasSuffix(r.URL.Path, "/leases"):
 		list = coordinationv1.LeaseList{TypeMeta: metav1.TypeMeta{APIVersion: "coordination.k8s.io/v1", Kind: "LeaseList"}, Items: []coordinationv1.Lease{{
 			ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: coordinationv1.LeaseSpec{RenewTime: &metav1.MicroTime{Time: w.renewed}},
+		}}}
+	case strings.HasSuffix(r.URL.Path, "/namespaces/default/endpointslices"):
+		list = discoveryv1.EndpointSliceList{TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSliceList"}, Items: []discoveryv1.EndpointSlice{{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"}, Endpoints: []discoveryv1.Endpoint{{Addresses: w.endpoints}},
 		}}}
 	case strings.HasSuffix(r.URL.Path, "/pods"):
 		list = corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{{
@@ -129,6 +138,7 @@ func TestMend(t *testing.T) {
 	well := world{
 		state: "running", started: start.Format(time.RFC3339Nano), kernel: "0",
 		ready: metav1.Time{Time: start.Add(time.Minute)}, renewed: time.Now().Add(time.Hour), podSince: start.Add(time.Minute),
+		endpoints: []string{"10.89.0.40"},
 	}
 	set := "exec " + node + " sysctl --quiet --write net.ipv4.icmp_ratelimit=0"
 	tests := []struct {
@@ -154,6 +164,8 @@ func TestMend(t *testing.T) {
 		{"a pod that was ready, and is again", func(w *world) { w.wantReady, w.podReady = true, true }, "", nil, ""},
 		{"a pod that was ready, and is no more", func(w *world) { w.wantReady, w.podReady = true, false }, "", nil, "Pod/apps/web: is not ready again"},
 		{"a pod of the control plane, which was ready", func(w *world) { w.wantReady, w.podOf = true, map[string]string{"kubernetes.io/config.mirror": "x"} }, "", nil, ""},
+		{"its API server's address of before, which pods are still sent to", func(w *world) { w.endpoints = []string{"10.89.0.33", "10.89.0.40"} }, "", nil,
+			"Service/default/kubernetes: still leads to 10.89.0.33, which is no node's address"},
 		{"a kubelet that is silent since it was continued", func(w *world) { w.state, w.renewed = "paused", time.Now().Add(-time.Minute) }, "", []string{"unpause " + node},
 			"its kubelet has not reported since it was continued"},
 	}

@@ -10,6 +10,8 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
@@ -77,6 +79,39 @@ func (k Kind) alive(ctx context.Context, client kube.Interface, since time.Time)
 		return len(leases) > 0 && len(reasons) == 0
 	})
 	return k.explain(err, reasons, "its API server shows no kubelet")
+}
+
+// reached waits until the API server's own Service leads to nodes that are there. Engines give
+// a node that is started another address when theirs was taken meanwhile, and what runs in the
+// pods would be sent to the one of before as well.
+func (k Kind) reached(ctx context.Context, client kube.Interface) error {
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, node := range nodes.Items {
+		for _, address := range node.Status.Addresses {
+			there[address.Address] = true
+		}
+	}
+	var reasons []string
+	ofAPIServer := func(o *metav1.ListOptions) { o.LabelSelector = discoveryv1.LabelServiceName + "=kubernetes" }
+	slicesOf := kube.From(client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault), ofAPIServer)
+	err = kube.Until(ctx, slicesOf, nil, func(endpoints []*discoveryv1.EndpointSlice) bool {
+		reasons = nil
+		for _, slice := range endpoints {
+			for _, endpoint := range slice.Endpoints {
+				for _, address := range endpoint.Addresses {
+					if !there[address] {
+						reasons = append(reasons, fmt.Sprintf("Service/%s/kubernetes: still leads to %s, which is no node's address", slice.Namespace, address))
+					}
+				}
+			}
+		}
+		return len(endpoints) > 0 && len(reasons) == 0
+	})
+	return k.explain(err, reasons, "Service/default/kubernetes leads nowhere")
 }
 
 // explain adds to the end of a wait what was waited for.

@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	discoveryv1 "k8s.io/client-go/kubernetes/typed/discovery/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -34,6 +35,7 @@ type Interface interface {
 	AppsV1() appsv1.AppsV1Interface
 	CoordinationV1() coordinationv1.CoordinationV1Interface
 	CoreV1() corev1.CoreV1Interface
+	DiscoveryV1() discoveryv1.DiscoveryV1Interface
 	Discovery() discovery.DiscoveryInterfaces
 }
 
@@ -56,14 +58,16 @@ func ClientFor(config *rest.Config) (Interface, error) {
 	apps, errApps := appsv1.NewForConfigAndClient(config, connections)
 	coordination, errCoordination := coordinationv1.NewForConfigAndClient(config, connections)
 	core, errCore := corev1.NewForConfigAndClient(config, connections)
+	endpoints, errEndpoints := discoveryv1.NewForConfigAndClient(config, connections)
 	found, errFound := discovery.NewDiscoveryClientForConfigAndClient(config, connections)
-	return clients{apps, coordination, core, found}, errors.Join(errApps, errCoordination, errCore, errFound)
+	return clients{apps, coordination, core, endpoints, found}, errors.Join(errApps, errCoordination, errCore, errEndpoints, errFound)
 }
 
 type clients struct {
 	apps         *appsv1.AppsV1Client
 	coordination *coordinationv1.CoordinationV1Client
 	core         *corev1.CoreV1Client
+	endpoints    *discoveryv1.DiscoveryV1Client
 	discovery    *discovery.DiscoveryClient
 }
 
@@ -72,6 +76,8 @@ func (c clients) AppsV1() appsv1.AppsV1Interface { return c.apps }
 func (c clients) CoordinationV1() coordinationv1.CoordinationV1Interface { return c.coordination }
 
 func (c clients) CoreV1() corev1.CoreV1Interface { return c.core }
+
+func (c clients) DiscoveryV1() discoveryv1.DiscoveryV1Interface { return c.endpoints }
 
 func (c clients) Discovery() discovery.DiscoveryInterfaces { return c.discovery }
 
