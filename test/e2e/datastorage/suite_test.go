@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"github.com/onsi/gomega/format"
 	"github.com/redis/go-redis/v9"
 
 	"kubernaut.ai/e2e/docker/datastorage/api/client"
@@ -86,7 +85,7 @@ var (
 
 func TestDataStorage(t *testing.T) {
 	RegisterFailHandler(Fail)
-	format.MaxLength = 8000
+	session.Format()
 	SetDefaultEventuallyTimeout(settled)
 	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	EnforceDefaultTimeoutsWhenUsingContexts()

@@ -17,7 +17,6 @@ import (
 	"github.com/google/uuid"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"github.com/onsi/gomega/format"
 	. "github.com/onsi/gomega/gstruct"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -105,7 +104,7 @@ var (
 
 func TestGateway(t *testing.T) {
 	RegisterFailHandler(Fail)
-	format.MaxLength = 8000
+	session.Format()
 	SetDefaultEventuallyTimeout(settled)
 	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	EnforceDefaultTimeoutsWhenUsingContexts()
