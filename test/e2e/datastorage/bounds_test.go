@@ -121,7 +121,7 @@ var _ = Describe("While readers wait for PostgreSQL", Serial, Label("fault"), Sp
 		}).WithContext(ctx).Should(BeNumerically(">=", 3), "readers wait")
 		chain := correlation()
 		Consistently(func(ctx context.Context) (*Answer, error) { return storage.Write(ctx, audit.NewEvent(chain)) }).
-			WithContext(ctx).WithTimeout(2 * time.Second).Should(HaveStatus(http.StatusCreated))
+			WithContext(ctx).WithTimeout(time.Second).Should(HaveStatus(http.StatusCreated))
 		Expect(must(ready(ctx))).To(HaveStatus(http.StatusOK))
 		stop()
 		Expect(tx.Rollback(ctx)).To(Succeed())
