@@ -17,7 +17,7 @@ import (
 const everything = ""
 
 // Serial because what others forge is no longer whole for a while.
-var _ = Describe("When the database's owner has removed", Serial, func() {
+var _ = Describe("When the database's owner has removed", Serial, Ordered, ContinueOnFailure, func() {
 	const (
 		theEnd = `DELETE FROM audit_events WHERE correlation_id = $1 AND chain_position > 3`
 		itsEnd = `UPDATE audit_chains SET length = 3, last_hash = (SELECT event_hash FROM audit_events WHERE correlation_id = $1 AND chain_position = 3)
@@ -28,30 +28,36 @@ var _ = Describe("When the database's owner has removed", Serial, func() {
 		checkpoints = "DELETE FROM audit_checkpoints WHERE upto_sequence >= (SELECT min(sequence) FROM audit_events WHERE correlation_id = $1)"
 	)
 
-	DescribeTable("and everything speaks of a shorter chain, it is found:", func(ctx SpecContext, byChain int64, statements ...string) {
-		chain := correlation()
-		stored(ctx, audit.Events(chain, 5)...)
-		signed(ctx, chain)
+	// A checkpoint closes an event a moment after it was stored: these wait for that together.
+	var chains []string
+	BeforeAll(func(ctx SpecContext) {
+		for range 4 {
+			chain := correlation()
+			stored(ctx, audit.Events(chain, 5)...)
+			chains = append(chains, chain)
+		}
+		signed(ctx, chains[len(chains)-1])
+	}, NodeTimeout(brief))
+
+	DescribeTable("and everything speaks of a shorter chain, it is found:", func(ctx SpecContext, n int, byChain int64, statements ...string) {
 		Expect(must(storage.Verify(ctx, everything)).Valid).To(BeTrue())
-		forge(ctx, chain, statements...)
+		forge(ctx, chains[n], statements...)
 		report := must(storage.Verify(ctx, everything))
 		Expect(report.Valid).To(BeFalse())
 		Expect(report.FirstBroken).To(HaveValue(HaveField("Reason", client.ChainBreakReason("missing"))))
-		report = must(storage.Verify(ctx, chain))
+		report = must(storage.Verify(ctx, chains[n]))
 		Expect(report.Valid).To(Equal(byChain == 0))
 		if byChain > 0 {
 			Expect(report.FirstBroken).To(HaveValue(And(HaveField("Position", byChain), HaveField("Reason", client.ChainBreakReason("missing")))))
 		}
 	},
-		Entry("the end of a chain", SpecTimeout(brief), int64(4), theEnd, itsEnd),
-		Entry("a whole chain", SpecTimeout(brief), int64(1), all, theirEnd),
-		Entry("a whole chain with all that was signed of it since", SpecTimeout(brief), int64(0), checkpoints, signedEnds, all, theirEnd),
+		Entry("the end of a chain", SpecTimeout(brief), 0, int64(4), theEnd, itsEnd),
+		Entry("a whole chain", SpecTimeout(brief), 1, int64(1), all, theirEnd),
+		Entry("a whole chain with all that was signed of it since", SpecTimeout(brief), 2, int64(0), checkpoints, signedEnds, all, theirEnd),
 	)
 
 	It("a checkpoint, no other is taken, and the metrics say so", SpecTimeout(brief), func(ctx SpecContext) {
-		chain := correlation()
-		stored(ctx, audit.NewEvent(chain))
-		forge(ctx, chain, checkpoints)
+		forge(ctx, chains[3], checkpoints)
 		Eventually(func() float64 { return counted(ctx).Value("datastorage_checkpoint_tampered") }).Should(BeEquivalentTo(1))
 	})
 })
