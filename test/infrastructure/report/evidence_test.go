@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -177,7 +178,7 @@ var kinds = map[string]func(t *testing.T, dir string){
 	"set-up": func(t *testing.T, dir string) {
 		steps := append(setUp[:4:4],
 			work{"cluster", "create", 12 * time.Second, 16 * time.Second, timeline.Done, ""},
-			work{"deploy", "infra", 28 * time.Second, 3 * time.Second, timeline.Failed, "StatefulSet/postgresql: not ready after 3s: Pod postgresql-0: CrashLoopBackOff: exit 1\nits log\nand more of it"},
+			work{"deploy", "infra", 28 * time.Second, 3 * time.Second, timeline.Failed, "StatefulSet/postgresql: not ready after 3s: Pod postgresql-0: CrashLoopBackOff: exit 1\n" + strings.Repeat("its log, which is one long line; ", 80)},
 			work{"load", "gateway", 28 * time.Second, 3 * time.Second, timeline.Canceled, ""},
 			work{"gather", "diagnostics", 31 * time.Second, 2 * time.Second, timeline.Done, ""})
 		record(t, dir, steps, func(r *timeline.Recorder, _ time.Time) {

@@ -81,7 +81,8 @@ type figure struct{ Label, Value, Note string }
 const (
 	shownFailures = 50
 	shownSlowest  = 20
-	shownWhy      = 12 // lines
+	shownWhy      = 12  // lines
+	shownWhyBytes = 600 // with which a phone shows the command to repeat it as well
 )
 
 // page is the run as a page.
@@ -132,6 +133,9 @@ func (v *view) verdict() {
 		lines, v.Shortened = append(lines[:shownWhy:shownWhy], "..."), true
 	}
 	v.Why = strings.TrimSpace(strings.Join(lines, "\n"))
+	if len(v.Why) > shownWhyBytes {
+		v.Why, v.Shortened = strings.ToValidUTF8(v.Why[:shownWhyBytes], "")+" ...", true
+	}
 }
 
 // figures are the sums, with what they were before.
