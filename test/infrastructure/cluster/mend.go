@@ -145,13 +145,17 @@ func (k Kind) back(ctx context.Context, nodes []container, ready bool, continued
 
 // container is what the engine says of a node's.
 type container struct {
-	name    string
-	status  string // running, paused, exited ...
-	started time.Time
+	name     string
+	status   string // running, paused, exited ...
+	started  time.Time
+	networks []network
 }
 
+// network is one that a container is in.
+type network struct{ name, address string } // IPv4; empty while it does not run
+
 func (k Kind) inspect(ctx context.Context, nodes []string) ([]container, error) {
-	args := []string{k.Engine, "inspect", "--format", "{{.State.Status}}\t{{.State.StartedAt}}"}
+	args := []string{k.Engine, "inspect", "--format", "{{.State.Status}}\t{{.State.StartedAt}}\t{{range $name, $at := .NetworkSettings.Networks}}{{$name}}={{$at.IPAddress}} {{end}}"}
 	out, err := command.Output(ctx, k.Runner, append(args, nodes...)...)
 	if err != nil {
 		return nil, err
@@ -162,8 +166,13 @@ func (k Kind) inspect(ctx context.Context, nodes []string) ([]container, error) 
 	}
 	found := make([]container, len(nodes))
 	for i, line := range lines {
-		status, started, _ := strings.Cut(line, "\t")
+		status, rest, _ := strings.Cut(line, "\t")
+		started, networks, _ := strings.Cut(rest, "\t")
 		found[i] = container{name: nodes[i], status: status}
+		for _, field := range strings.Fields(networks) {
+			name, address, _ := strings.Cut(field, "=")
+			found[i].networks = append(found[i].networks, network{name, address})
+		}
 		if found[i].started, err = parseStart(started); err != nil {
 			return nil, fmt.Errorf("node %s: start: %w", nodes[i], err)
 		}

@@ -93,41 +93,33 @@ func (k Kind) fill(ctx context.Context, node container, state State) (State, err
 			return State{}, err
 		}
 	}
-	pin, err := k.address(ctx, node.name)
-	if err != nil {
-		return State{}, err
-	}
 	if err := k.Runner.Run(ctx, command.Cmd{Args: []string{k.Engine, "stop", "-t", "0", node.name}}); err != nil {
 		return State{}, err
 	}
 	filled, err := k.same(ctx, node.name, "fill", state)
-	return filled, errors.Join(err, pin(ctx))
+	return filled, errors.Join(err, k.pin(ctx, node))
 }
 
-// address returns what lets a running node have the address it has now when it is started
-// again; it must be stopped then. podman gives it the next one each time, and sends to the
-// ports of this machine through the kernel, which remembers for two minutes where it sent
-// what was not answered: a connection from the same port would go there still, to nobody.
-// docker passes on what comes from this machine itself.
-func (k Kind) address(ctx context.Context, node string) (pin func(context.Context) error, err error) {
+// pin lets a node that has been stopped have the address it had when it is started again.
+// podman gives it the next one each time, and sends to the ports of this machine through the
+// kernel, which remembers for two minutes where it sent what was not answered: a connection
+// from the same port would go there still, to nobody. docker passes on what comes from this
+// machine itself.
+func (k Kind) pin(ctx context.Context, node container) error {
 	if k.Engine != "podman" {
-		return func(context.Context) error { return nil }, nil
+		return nil
 	}
-	networks, err := command.Output(ctx, k.Runner, k.Engine, "inspect", "--format", "{{range $name, $at := .NetworkSettings.Networks}}{{$name}} {{$at.IPAddress}}\n{{end}}", node)
-	return func(ctx context.Context) error {
-		for line := range strings.Lines(networks) {
-			name, address, _ := strings.Cut(strings.TrimSpace(line), " ")
-			if address == "" { // it was stopped already
-				continue
-			}
-			for _, args := range [][]string{{"disconnect"}, {"connect", "--ip", address}} {
-				if err := k.Runner.Run(ctx, command.Cmd{Args: slices.Concat([]string{k.Engine, "network"}, args, []string{name, node})}); err != nil {
-					return err
-				}
+	for _, network := range node.networks {
+		if network.address == "" { // it was stopped before
+			continue
+		}
+		for _, args := range [][]string{{"disconnect"}, {"connect", "--ip", network.address}} {
+			if err := k.Runner.Run(ctx, command.Cmd{Args: slices.Concat([]string{k.Engine, "network"}, args, []string{network.name, node.name})}); err != nil {
+				return err
 			}
 		}
-		return nil
-	}, err
+	}
+	return nil
 }
 
 // same runs a task of the script that reads what was put aside, and fails if that is another
