@@ -45,9 +45,9 @@ type Service struct {
 	// Tasks run until the servers are drained.
 	Tasks []Task
 	// DrainDelay is how long the servers go on after NotReady, so that endpoints
-	// can move to other pods. While connections keep coming they have not moved: then
-	// the servers go on until none has come for half a second, for at most twice the
-	// delay. Zero skips it.
+	// can move to other pods. While callers keep coming they have not moved: then the
+	// servers go on until none has come, and none waited, for half a second, for at most
+	// twice the delay. Zero skips it.
 	DrainDelay time.Duration
 	// ShutdownTimeout bounds, each for itself, the requests in hand, the end of
 	// the tasks, and the hooks together; zero means 15 s.
@@ -106,7 +106,7 @@ func Run(ctx context.Context, s Service) error {
 }
 
 const (
-	// quiet is how long no connection has come when endpoints have moved.
+	// quiet is how long no caller has been there when endpoints have moved.
 	quiet = 500 * time.Millisecond
 	// maxLinger is how many times the drain delay may follow it. A machine that is busy
 	// moves endpoints late, and nothing tells a pod that they have been moved.
@@ -125,7 +125,7 @@ func (s Service) drain(failed <-chan error) error {
 		case now := <-timer.C:
 			var last time.Time
 			for _, server := range s.Servers {
-				if at := server.lastConnection(now); at.After(last) {
+				if at := server.lastHeard(now); at.After(last) {
 					last = at
 				}
 			}
@@ -138,8 +138,8 @@ func (s Service) drain(failed <-chan error) error {
 	}
 }
 
-// linger is how much longer to serve, so long after draining began and after the last
-// connection came.
+// linger is how much longer to serve, so long after draining began and after a caller was
+// last there.
 func linger(delay, draining, silence time.Duration) time.Duration {
 	return min(min(quiet, delay)-silence, (1+maxLinger)*delay-draining)
 }

@@ -139,6 +139,39 @@ func TestRunServesAsLongAsCallersCome(t *testing.T) {
 	}
 }
 
+// Senders that wait for their answers send nothing else: endpoints may not have moved.
+func TestRunServesAsLongAsCallersWait(t *testing.T) {
+	inHand, release := make(chan struct{}), make(chan struct{})
+	api := bind(t, "api", func(http.ResponseWriter, *http.Request) {
+		close(inHand)
+		<-release
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	const delay = 300 * time.Millisecond
+	go func() {
+		ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}, DrainDelay: delay})
+	}()
+	answered := make(chan error, 1)
+	go func() {
+		_, err := get(api)
+		answered <- err
+	}()
+	<-inHand
+	cancel()
+	<-time.After(2 * delay)
+	conn, err := net.Dial("tcp", api.Addr())
+	if err != nil {
+		t.Errorf("a second caller: %v", err)
+	} else {
+		_ = conn.Close()
+	}
+	close(release)
+	if err := errors.Join(<-answered, <-ended); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLingerEnds(t *testing.T) {
 	const delay = time.Second
 	for _, c := range []struct{ draining, silence, want time.Duration }{
@@ -328,27 +361,21 @@ func TestTLSServesHTTP2AndLetsSendersGo(t *testing.T) {
 	}
 }
 
-// TestRunEndsThoughAConnectionCameLate: its handshake ends after the server was told to shut
-// down, and it asks for nothing, as one of several that a client has opened at once.
-func TestRunEndsThoughAConnectionCameLate(t *testing.T) {
-	borrowed := httptest.NewUnstartedServer(nil)
-	borrowed.StartTLS()
-	t.Cleanup(borrowed.Close)
-	api, err := Bind("api", "127.0.0.1:0", &http.Server{TLSConfig: &tls.Config{Certificates: borrowed.TLS.Certificates}}, silent)
-	if err != nil {
-		t.Fatal(err)
-	}
+// endsWith runs api until a connection has been accepted that nothing was read from, and
+// returns when no more are: as when a process gets no processor time at its end.
+func endsWith(t *testing.T, api *Server) (late net.Conn, ended <-chan error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
+	end := make(chan error, 1)
 	go func() {
-		ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}, ShutdownTimeout: 4 * time.Second})
+		end <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}, ShutdownTimeout: 4 * time.Second})
 	}()
 	late, err := net.Dial("tcp", api.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = late.Close() })
-	for api.accepted.Load() == 0 {
+	for api.inHand.Load() == 0 {
 		<-time.After(time.Millisecond)
 	}
 	cancel()
@@ -359,7 +386,32 @@ func TestRunEndsThoughAConnectionCameLate(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	<-time.After(50 * time.Millisecond) // for those that were known to be told
+	<-time.After(50 * time.Millisecond) // for net/http to be told, where it is told at once
+	return late, end
+}
+
+func TestConnectionsThatWereAcceptedAreServedBeforeTheEnd(t *testing.T) {
+	late, ended := endsWith(t, bind(t, "api", func(http.ResponseWriter, *http.Request) {}))
+	fmt.Fprint(late, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(late), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("the connection came before the end and got: %v, %v", resp, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRunEndsThoughAConnectionCameLate: its handshake ends after the server was told to shut
+// down, and it asks for nothing, as one of several that a client has opened at once.
+func TestRunEndsThoughAConnectionCameLate(t *testing.T) {
+	borrowed := httptest.NewUnstartedServer(nil)
+	borrowed.StartTLS()
+	t.Cleanup(borrowed.Close)
+	api, err := Bind("api", "127.0.0.1:0", &http.Server{TLSConfig: &tls.Config{Certificates: borrowed.TLS.Certificates}}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, ended := endsWith(t, api)
 	conn := tls.Client(late, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 	// The preface of HTTP/2, and no settings.
 	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,8 +23,6 @@ const (
 	// receiveBuffer bounds what a connection sends before it is read: HTTP/2 takes a
 	// megabyte of each otherwise, outside of every budget.
 	receiveBuffer = 128 << 10
-	// tellAgain is how long a connection that came at the last moment delays the end.
-	tellAgain = time.Second
 )
 
 // Server is an HTTP server whose port is bound already, so that its address is
@@ -32,8 +31,12 @@ type Server struct {
 	name     string
 	http     *http.Server
 	listener net.Listener
+	served   chan struct{} // closed when no more connections are accepted
 	draining atomic.Bool
-	accepted atomic.Int64       // when the last connection came, in nanoseconds since 1970
+	heard    atomic.Int64       // when a connection last came or a request was last answered, in nanoseconds since 1970
+	inHand   atomic.Int64       // how many connections and requests somebody waits at for an answer
+	unread   sync.Map           // net.Conn -> nil: connections that nothing has been read from
+	reading  sync.WaitGroup     // counts unread
 	abort    context.CancelFunc // ends the contexts of the requests in hand
 }
 
@@ -62,12 +65,8 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 	if srv.ErrorLog == nil {
 		srv.ErrorLog = slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelDebug)
 	}
-	s := &Server{name: name, http: srv, listener: listener, abort: abort}
-	srv.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			s.accepted.Store(time.Now().UnixNano())
-		}
-	}
+	s := &Server{name: name, http: srv, listener: listener, served: make(chan struct{}), abort: abort}
+	srv.ConnState = s.follow
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	handler := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -76,21 +75,41 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 			// instead would cut requests that are on their way.
 			w.Header().Set("Connection", "close")
 		}
+		s.inHand.Add(1)
+		defer s.answered()
 		handler.ServeHTTP(w, r)
 	})
 	return s, nil
 }
 
+// follow is told by net/http what becomes of each connection.
+func (s *Server) follow(conn net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		s.inHand.Add(1)
+		s.reading.Add(1)
+		s.unread.Store(conn, nil)
+	} else if _, was := s.unread.LoadAndDelete(conn); was {
+		s.reading.Done()
+		s.answered()
+	}
+}
+
+// answered is called when somebody need not wait any more.
+func (s *Server) answered() {
+	s.heard.Store(time.Now().UnixNano())
+	s.inHand.Add(-1)
+}
+
 // Addr returns the address that the server listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// lastConnection returns when the last connection came, now if some are still to be
-// accepted; 1970 if none has.
-func (s *Server) lastConnection(now time.Time) time.Time {
-	if s.waiting() > 0 {
+// lastHeard returns when a caller was last there: now if somebody waits, 1970 if nobody has
+// come. Callers that wait send nothing else, so that their silence says nothing.
+func (s *Server) lastHeard(now time.Time) time.Time {
+	if s.waiting() > 0 || s.inHand.Load() > 0 {
 		return now
 	}
-	return time.Unix(0, s.accepted.Load())
+	return time.Unix(0, s.heard.Load())
 }
 
 // waiting is how many connections have come that nobody has accepted yet, as on a machine
@@ -123,38 +142,48 @@ func (s *Server) Close() error {
 
 // serve blocks until the server is shut down.
 func (s *Server) serve() error {
+	defer close(s.served)
 	var err error
 	if s.http.TLSConfig != nil {
 		err = s.http.ServeTLS(s.listener, "", "")
 	} else {
 		err = s.http.Serve(s.listener)
 	}
-	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("%s server: %w", s.name, err)
 	}
 	return nil
-}
-
-// tell tells all connections that the server ends, and waits a while until they have gone.
-// net/http tells those of HTTP/2 only once, and waits for ever for one whose handshake ends
-// after that: https://github.com/golang/go/blob/go1.26.0/src/net/http/server.go#L1946.
-func (s *Server) tell(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, tellAgain)
-	defer cancel()
-	return s.http.Shutdown(ctx)
 }
 
 // shutdown stops accepting, waits for the requests in hand until ctx ends, and cuts
 // what is left then.
 func (s *Server) shutdown(ctx context.Context) error {
 	defer s.abort()
-	err := s.tell(ctx)
-	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		err = s.tell(ctx)
-	}
-	if err != nil {
+	_ = s.listener.Close() // fails when serve has failed and closed it
+	<-s.served
+	s.settle(ctx)
+	if err := s.http.Shutdown(ctx); err != nil {
 		s.abort()
 		return fmt.Errorf("%s server: requests were cut: %w", s.name, errors.Join(err, s.http.Close()))
 	}
 	return nil
+}
+
+// settle waits until something has been read from every connection, for as long as headers
+// may take. From when it is told to shut down, net/http closes a connection of HTTP/1 whose
+// first request it reads, without an answer, and waits for ever for one of HTTP/2 whose
+// handshake ends after that:
+// https://github.com/golang/go/blob/go1.26.0/src/net/http/server.go#L1994 and #L1946.
+func (s *Server) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.http.ReadHeaderTimeout)
+	defer cancel()
+	read := make(chan struct{})
+	go func() {
+		s.reading.Wait()
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-ctx.Done():
+	}
 }
