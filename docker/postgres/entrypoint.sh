@@ -14,18 +14,20 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     POSTGRES_PASSWORD=$(< "$POSTGRES_PASSWORD_FILE")
   fi
   : "${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD_FILE to a file with the password of $user}"
-  # Made beside its place and moved when whole: a pod killed half-way starts over.
+  # Made beside its place and moved when whole: a pod killed half-way starts over. An empty one lies in the image,
+  # because initdb takes seconds.
   next=$PGDATA.next
   rm -rf "$next"
-  initdb --pgdata "$next" --username "$user" --pwfile <(printf '%s' "$POSTGRES_PASSWORD") \
-    --auth-local trust --auth-host scram-sha-256 --encoding UTF8 --no-locale --no-sync
-  echo 'host all all all scram-sha-256' >> "$next/pg_hba.conf"
+  cp -a /usr/local/share/postgresql/empty "$next"
+  printf 'local all all trust\nhost all all all scram-sha-256\n' > "$next/pg_hba.conf"
   printf "listen_addresses = '*'\njit = off\n" >> "$next/postgresql.conf"
-  if [ "$database" != postgres ]; then
-    echo "CREATE DATABASE \"$database\"" | postgres --single -D "$next" postgres > /dev/null
-  fi
+  {
+    [ "$user" = postgres ] || echo "CREATE ROLE \"$user\" SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN"
+    echo "ALTER ROLE \"$user\" PASSWORD '${POSTGRES_PASSWORD//\'/\'\'}'"
+    [ "$database" = postgres ] || echo "CREATE DATABASE \"$database\" OWNER \"$user\""
+  } | postgres --single -c exit_on_error=on -D "$next" postgres > /dev/null
   for file in /docker-entrypoint-initdb.d/*.sql; do
-    [ ! -e "$file" ] || postgres --single -j -D "$next" "$database" < "$file" > /dev/null
+    [ ! -e "$file" ] || postgres --single -j -c exit_on_error=on -D "$next" "$database" < "$file" > /dev/null
   done
   mkdir -p "$PGDATA"
   if [ -n "$(ls -A "$PGDATA")" ]; then

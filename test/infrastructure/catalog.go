@@ -45,6 +45,9 @@ type Component struct {
 	// differs. Empty means one that is called as the component is.
 	Manifests []string
 	After     []string // components that must be ready before
+	// With are components that it works with but can start before, as one does that waits
+	// for them by itself: they are deployed wherever it is, and it is ready when it can work.
+	With []string
 	// Data is a folder of the checkout that decides what the component makes of the data in
 	// the cluster, as SQL migrations do: a state that was kept of another is of no use.
 	// Empty for none.
@@ -86,8 +89,8 @@ func Kubernaut() Catalog {
 			{Name: "cluster"},
 			{Name: "infra", Manifests: []string{"postgres", "redis"}},
 			{Name: "migrations", After: []string{"infra"}, Data: "docker/datastorage/migrations"},
-			{Name: "datastorage", After: []string{"migrations"}},
-			{Name: "gateway", After: []string{"datastorage"}},
+			{Name: "datastorage", With: []string{"migrations"}},
+			{Name: "gateway", With: []string{"datastorage"}},
 			{Name: "alertmanager"},
 		},
 		Suites: []Suite{
@@ -137,6 +140,7 @@ func (c Catalog) check() error {
 	}
 	for _, component := range c.Components {
 		known(components, "component "+component.Name, "comes after", component.After...)
+		known(components, "component "+component.Name, "works with", component.With...)
 		if component.Name == c.Base && len(component.After) > 0 {
 			problem("component %s: is the base of the cluster and comes after nothing", component.Name)
 		}
@@ -178,6 +182,24 @@ func (c Catalog) image(name string) (ImageSpec, error) {
 func (c Catalog) component(name string) Component {
 	at := slices.IndexFunc(c.Components, func(component Component) bool { return component.Name == name })
 	return c.Components[at]
+}
+
+// together are components, and all that they come after or work with.
+func (c Catalog) together(names []string) []string {
+	names = slices.Clone(names)
+	for i := 0; i < len(names); i++ {
+		for _, component := range c.Components {
+			if component.Name != names[i] {
+				continue
+			}
+			for _, other := range slices.Concat(component.After, component.With) {
+				if !slices.Contains(names, other) {
+					names = append(names, other)
+				}
+			}
+		}
+	}
+	return names
 }
 
 // suite returns the catalog's entry, complete.

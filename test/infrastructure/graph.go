@@ -85,12 +85,12 @@ const (
 //   - the cluster is made of its node's image;
 //   - an image is loaded when it is built, and a component deployed, into a cluster that has the base
 //     component;
-//   - the images of components that others come after, and that come after no other
+//   - the images of components that others come after or work with, and that need no other
 //     themselves, are loaded first: what they run, the databases, takes longest to come up,
 //     so it gets the machine first and everything else is loaded while it starts. What of
 //     that can be done while the cluster is made is done then, see preload;
 //   - a component comes after the images that its objects name and after what it says;
-//   - a suite or program comes after the components that it needs.
+//   - a suite or program comes after the components that it needs, and all that they work with.
 func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*graph, error) {
 	if err := catalog.check(); err != nil {
 		return nil, err
@@ -137,11 +137,11 @@ func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*
 
 	var awaited []string
 	for _, component := range components {
-		awaited = append(awaited, component.After...)
+		awaited = slices.Concat(awaited, component.After, component.With)
 	}
 	var first []Phase
 	for _, component := range components {
-		if len(component.After) == 0 && slices.Contains(awaited, component.Name) {
+		if len(component.After)+len(component.With) == 0 && slices.Contains(awaited, component.Name) {
 			for _, load := range all(LoadImage, images[component.Name]) {
 				if !slices.Contains(first, load) {
 					first = append(first, load)
@@ -172,10 +172,10 @@ func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*
 			[]Phase{ready}, all(DeployComponent, component.After), all(LoadImage, images[component.Name]))...)
 	}
 	for _, suite := range catalog.Suites {
-		add(Phase{RunSuite, suite.Name}, append(all(DeployComponent, suite.Needs), Phase{CompileSuite, suite.Name})...)
+		add(Phase{RunSuite, suite.Name}, append(all(DeployComponent, catalog.together(suite.Needs)), Phase{CompileSuite, suite.Name})...)
 	}
 	for _, program := range catalog.Programs {
-		add(Phase{RunProgram, program.Name}, slices.Concat(all(DeployComponent, program.Needs),
+		add(Phase{RunProgram, program.Name}, slices.Concat(all(DeployComponent, catalog.together(program.Needs)),
 			all(CompileSuite, program.Suites), []Phase{{CompileProgram, program.Name}})...)
 	}
 	switch ordering {
@@ -202,8 +202,8 @@ func all(kind Kind, names []string) []Phase {
 	return phases
 }
 
-// inOrder sorts components so that each comes after those that it says, and otherwise
-// as they are.
+// inOrder sorts components so that each comes after those that it comes after or works with,
+// and otherwise as they are.
 func inOrder(components []Component) ([]Component, error) {
 	var sorted []Component
 	state := map[string]int{} // 1: its turn has come; 2: it is in
@@ -212,12 +212,12 @@ func inOrder(components []Component) ([]Component, error) {
 		path = append(path, component.Name)
 		switch state[component.Name] {
 		case 1:
-			return fmt.Errorf("components %s: each comes after the next", strings.Join(path[slices.Index(path, component.Name):], ", "))
+			return fmt.Errorf("components %s: each comes after the next, or works with it", strings.Join(path[slices.Index(path, component.Name):], ", "))
 		case 2:
 			return nil
 		}
 		state[component.Name] = 1
-		for _, name := range component.After {
+		for _, name := range slices.Concat(component.After, component.With) {
 			at := slices.IndexFunc(components, func(other Component) bool { return other.Name == name })
 			if err := visit(components[at], path); err != nil {
 				return err
@@ -246,6 +246,9 @@ func (p *Plan) Before(phase Phase) []Phase { return slices.Clone(p.graph.before[
 // a name.
 func (p *Plan) Goal(kind Kind, names ...string) ([]Phase, error) {
 	goals := all(kind, names)
+	if kind == DeployComponent {
+		goals = all(kind, p.together(names))
+	}
 	for _, phase := range p.graph.phases {
 		if phase.Kind == kind && len(names) == 0 {
 			goals = append(goals, phase)

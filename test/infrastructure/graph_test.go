@@ -47,11 +47,11 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 		{LoadImage, "alertmanager"}:       "build/alertmanager load/postgres load/redis", // nothing comes after it
 		{DeployComponent, "infra"}:        "deploy/cluster load/postgres load/redis",
 		{DeployComponent, "migrations"}:   "deploy/cluster deploy/infra load/datastorage",
-		{DeployComponent, "datastorage"}:  "deploy/cluster deploy/migrations load/datastorage",
-		{DeployComponent, "gateway"}:      "deploy/cluster deploy/datastorage load/gateway",
-		{RunSuite, "datastorage"}:         "build/suite-datastorage deploy/datastorage",
-		{RunSuite, "gateway"}:             "build/suite-gateway deploy/alertmanager deploy/gateway",
-		{RunProgram, "mutants"}:           "build/program-mutants build/suite-datastorage build/suite-gateway deploy/alertmanager deploy/gateway",
+		{DeployComponent, "datastorage"}:  "deploy/cluster load/datastorage",
+		{DeployComponent, "gateway"}:      "deploy/cluster load/gateway",
+		{RunSuite, "datastorage"}:         "build/suite-datastorage deploy/datastorage deploy/infra deploy/migrations",
+		{RunSuite, "gateway"}:             "build/suite-gateway deploy/alertmanager deploy/datastorage deploy/gateway deploy/infra deploy/migrations",
+		{RunProgram, "mutants"}:           "build/program-mutants build/suite-datastorage build/suite-gateway deploy/alertmanager deploy/datastorage deploy/gateway deploy/infra deploy/migrations",
 		{LoadImage, "kind-node"}:          "", // the node is made of it
 		{DeployComponent, "not-there-at"}: "",
 	} {
@@ -134,15 +134,16 @@ func TestACatalogThatContradictsItselfIsRefused(t *testing.T) {
 		change func(*Catalog)
 		want   string
 	}{
-		"a cycle": {func(c *Catalog) { c.Components[1].After = []string{"gateway"} }, "components infra, gateway, datastorage, migrations, infra: each comes after the next"},
-		"itself":  {func(c *Catalog) { c.Components[1].After = []string{"infra"} }, "components infra, infra: each comes after the next"},
+		"a cycle": {func(c *Catalog) { c.Components[1].After = []string{"gateway"} }, "components infra, gateway, datastorage, migrations, infra: each comes after the next, or works with it"},
+		"itself":  {func(c *Catalog) { c.Components[1].After = []string{"infra"} }, "components infra, infra: each comes after the next, or works with it"},
 		"an unknown component": {func(c *Catalog) { c.Components[2].After = []string{"infr"} },
 			`component migrations comes after "infr", which is not in the catalog; there are: alertmanager, cluster, datastorage, gateway, infra, migrations`},
-		"an unknown need":  {func(c *Catalog) { c.Suites[0].Needs = []string{"x"} }, `suite datastorage needs "x", which is not in the catalog`},
-		"an unknown suite": {func(c *Catalog) { c.Programs[0].Suites = []string{"x"} }, `program bench runs the suite "x"`},
-		"no node":          {func(c *Catalog) { c.Node = "" }, `the cluster has nodes of image "", which is not in the catalog`},
-		"one name twice":   {func(c *Catalog) { c.Images[1].Name = "gateway" }, "image gateway: is in the catalog twice"},
-		"a base after":     {func(c *Catalog) { c.Components[0].After = []string{"infra"} }, "component cluster: is the base of the cluster and comes after nothing"},
+		"an unknown companion": {func(c *Catalog) { c.Components[3].With = []string{"infr"} }, `component datastorage works with "infr", which is not in the catalog`},
+		"an unknown need":      {func(c *Catalog) { c.Suites[0].Needs = []string{"x"} }, `suite datastorage needs "x", which is not in the catalog`},
+		"an unknown suite":     {func(c *Catalog) { c.Programs[0].Suites = []string{"x"} }, `program bench runs the suite "x"`},
+		"no node":              {func(c *Catalog) { c.Node = "" }, `the cluster has nodes of image "", which is not in the catalog`},
+		"one name twice":       {func(c *Catalog) { c.Images[1].Name = "gateway" }, "image gateway: is in the catalog twice"},
+		"a base after":         {func(c *Catalog) { c.Components[0].After = []string{"infra"} }, "component cluster: is the base of the cluster and comes after nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			catalog := Kubernaut()
