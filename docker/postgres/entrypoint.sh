@@ -18,7 +18,8 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   # because initdb takes seconds.
   next=$PGDATA.next
   rm -rf "$next"
-  cp -a /usr/local/share/postgresql/empty "$next"
+  mkdir -m 0700 "$next"
+  tar --extract --gzip --file /usr/local/share/postgresql/empty.tar.gz --directory "$next"
   printf 'local all all trust\nhost all all all scram-sha-256\n' > "$next/pg_hba.conf"
   printf "listen_addresses = '*'\njit = off\n" >> "$next/postgresql.conf"
   {
