@@ -391,7 +391,15 @@ func endsWith(t *testing.T, api *Server) (late net.Conn, ended <-chan error) {
 }
 
 func TestConnectionsThatWereAcceptedAreServedBeforeTheEnd(t *testing.T) {
-	late, ended := endsWith(t, bind(t, "api", func(http.ResponseWriter, *http.Request) {}))
+	api := bind(t, "api", func(http.ResponseWriter, *http.Request) {})
+	follow := api.http.ConnState
+	api.http.ConnState = func(conn net.Conn, state http.ConnState) {
+		follow(conn, state)
+		if state == http.StateActive { // its request has been read, and its handler gets no processor time
+			<-time.After(100 * time.Millisecond)
+		}
+	}
+	late, ended := endsWith(t, api)
 	fmt.Fprint(late, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	if resp, err := http.ReadResponse(bufio.NewReader(late), nil); err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("the connection came before the end and got: %v, %v", resp, err)

@@ -35,7 +35,7 @@ type Server struct {
 	draining atomic.Bool
 	heard    atomic.Int64       // when a connection last came or a request was last answered, in nanoseconds since 1970
 	inHand   atomic.Int64       // how many connections and requests somebody waits at for an answer
-	unread   sync.Map           // net.Conn -> nil: connections that nothing has been read from
+	unread   sync.Map           // net.Conn -> nil: connections whose first request nobody handles yet
 	reading  sync.WaitGroup     // counts unread
 	abort    context.CancelFunc // ends the contexts of the requests in hand
 }
@@ -67,6 +67,9 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 	}
 	s := &Server{name: name, http: srv, listener: listener, served: make(chan struct{}), abort: abort}
 	srv.ConnState = s.follow
+	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, connection{}, conn)
+	}
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	handler := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -77,18 +80,32 @@ func Bind(name, addr string, srv *http.Server, log *slog.Logger) (*Server, error
 		}
 		s.inHand.Add(1)
 		defer s.answered()
+		s.read(r.Context().Value(connection{}))
 		handler.ServeHTTP(w, r)
 	})
 	return s, nil
 }
 
-// follow is told by net/http what becomes of each connection.
+// connection is the key of a request's net.Conn in its context.
+type connection struct{}
+
+// follow is told by net/http what becomes of each connection. That one of HTTP/1 is active says
+// only that its request has been read; one of HTTP/2 becomes idle before its first.
 func (s *Server) follow(conn net.Conn, state http.ConnState) {
-	if state == http.StateNew {
+	switch state {
+	case http.StateNew:
 		s.inHand.Add(1)
 		s.reading.Add(1)
 		s.unread.Store(conn, nil)
-	} else if _, was := s.unread.LoadAndDelete(conn); was {
+	case http.StateIdle, http.StateClosed, http.StateHijacked:
+		s.read(conn)
+	case http.StateActive:
+	}
+}
+
+// read is called when a connection has got so far that the end of the server cuts nothing off.
+func (s *Server) read(conn any) {
+	if _, was := s.unread.LoadAndDelete(conn); was {
 		s.reading.Done()
 		s.answered()
 	}
@@ -169,7 +186,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until something has been read from every connection, for as long as headers
+// settle waits until the first request of every connection is handled, for as long as headers
 // may take. From when it is told to shut down, net/http closes a connection of HTTP/1 whose
 // first request it reads, without an answer, and waits for ever for one of HTTP/2 whose
 // handshake ends after that:
