@@ -141,8 +141,8 @@ func (c Catalog) check() error {
 	for _, component := range c.Components {
 		known(components, "component "+component.Name, "comes after", component.After...)
 		known(components, "component "+component.Name, "works with", component.With...)
-		if component.Name == c.Base && len(component.After) > 0 {
-			problem("component %s: is the base of the cluster and comes after nothing", component.Name)
+		if component.Name == c.Base && len(component.After)+len(component.With) > 0 {
+			problem("component %s: is the base of the cluster and comes after nothing, nor does it work with anything", component.Name)
 		}
 	}
 	for _, suite := range c.Suites {
@@ -188,14 +188,13 @@ func (c Catalog) component(name string) Component {
 func (c Catalog) together(names []string) []string {
 	names = slices.Clone(names)
 	for i := 0; i < len(names); i++ {
-		for _, component := range c.Components {
-			if component.Name != names[i] {
-				continue
-			}
-			for _, other := range slices.Concat(component.After, component.With) {
-				if !slices.Contains(names, other) {
-					names = append(names, other)
-				}
+		at := slices.IndexFunc(c.Components, func(component Component) bool { return component.Name == names[i] })
+		if at < 0 {
+			continue // whoever asks for it is told
+		}
+		for _, other := range slices.Concat(c.Components[at].After, c.Components[at].With) {
+			if !slices.Contains(names, other) {
+				names = append(names, other)
 			}
 		}
 	}

@@ -245,10 +245,10 @@ func (p *Plan) Before(phase Phase) []Phase { return slices.Clone(p.graph.before[
 // Goal returns the phases of one kind by name, in the order of Phases; all of them without
 // a name.
 func (p *Plan) Goal(kind Kind, names ...string) ([]Phase, error) {
-	goals := all(kind, names)
 	if kind == DeployComponent {
-		goals = all(kind, p.together(names))
+		names = p.together(names)
 	}
+	goals := all(kind, names)
 	for _, phase := range p.graph.phases {
 		if phase.Kind == kind && len(names) == 0 {
 			goals = append(goals, phase)

@@ -143,7 +143,8 @@ func TestACatalogThatContradictsItselfIsRefused(t *testing.T) {
 		"an unknown suite":     {func(c *Catalog) { c.Programs[0].Suites = []string{"x"} }, `program bench runs the suite "x"`},
 		"no node":              {func(c *Catalog) { c.Node = "" }, `the cluster has nodes of image "", which is not in the catalog`},
 		"one name twice":       {func(c *Catalog) { c.Images[1].Name = "gateway" }, "image gateway: is in the catalog twice"},
-		"a base after":         {func(c *Catalog) { c.Components[0].After = []string{"infra"} }, "component cluster: is the base of the cluster and comes after nothing"},
+		"a base after":         {func(c *Catalog) { c.Components[0].After = []string{"infra"} }, "component cluster: is the base of the cluster and comes after nothing, nor does it work with anything"},
+		"a base with":          {func(c *Catalog) { c.Components[0].With = []string{"alertmanager"} }, "component cluster: is the base of the cluster and comes after nothing, nor does it work with anything"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			catalog := Kubernaut()

@@ -151,14 +151,9 @@ func (s Service) stop(ctx context.Context, tasks *sync.WaitGroup, stopTasks cont
 	errs := s.shutdown(ctx, s.Servers)
 
 	stopTasks()
-	ended := make(chan struct{})
-	go func() {
-		tasks.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(s.ShutdownTimeout):
+	tasksCtx, cancel := context.WithTimeout(ctx, s.ShutdownTimeout)
+	defer cancel()
+	if !ends(tasksCtx, tasks) {
 		errs = append(errs, fmt.Errorf("background tasks: not ended after %s", s.ShutdownTimeout))
 	}
 
@@ -170,6 +165,21 @@ func (s Service) stop(ctx context.Context, tasks *sync.WaitGroup, stopTasks cont
 		}
 	}
 	return append(errs, s.shutdown(ctx, s.Ops)...)
+}
+
+// ends reports whether everything that wg counts ends before ctx does.
+func ends(ctx context.Context, wg *sync.WaitGroup) bool {
+	ended := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // shutdown ends servers side by side.

@@ -51,6 +51,27 @@ func get(s *Server) (*http.Response, error) {
 	return resp, err
 }
 
+// ask begins a request.
+func ask(s *Server) (answered <-chan error) {
+	done := make(chan error, 1)
+	go func() {
+		_, err := get(s)
+		done <- err
+	}()
+	return done
+}
+
+// awaitClosed returns when the server accepts no connection any more.
+func awaitClosed(s *Server) {
+	for {
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			return
+		}
+		_ = conn.Close()
+	}
+}
+
 func TestRunEndsInOrderAndLosesNoRequest(t *testing.T) {
 	var j journal
 	inHand, release := make(chan struct{}), make(chan struct{})
@@ -87,21 +108,10 @@ func TestRunEndsInOrderAndLosesNoRequest(t *testing.T) {
 			},
 		})
 	}()
-	answered := make(chan error, 1)
-	go func() {
-		_, err := get(api)
-		answered <- err
-	}()
+	answered := ask(api)
 	<-inHand
 	cancel()
-	// The listener of api closes once it is shut down, with the request in hand.
-	for {
-		conn, err := net.Dial("tcp", api.Addr())
-		if err != nil {
-			break
-		}
-		_ = conn.Close()
-	}
+	awaitClosed(api) // with the request in hand
 	close(release)
 	if err := <-answered; err != nil {
 		t.Errorf("request in hand: %v", err)
@@ -152,11 +162,7 @@ func TestRunServesAsLongAsCallersWait(t *testing.T) {
 	go func() {
 		ended <- Run(ctx, Service{Log: silent, Servers: []*Server{api}, NotReady: func() {}, DrainDelay: delay})
 	}()
-	answered := make(chan error, 1)
-	go func() {
-		_, err := get(api)
-		answered <- err
-	}()
+	answered := ask(api)
 	<-inHand
 	cancel()
 	<-time.After(2 * delay)
@@ -379,13 +385,7 @@ func endsWith(t *testing.T, api *Server) (late net.Conn, ended <-chan error) {
 		<-time.After(time.Millisecond)
 	}
 	cancel()
-	for { // until the listener closes
-		conn, err := net.Dial("tcp", api.Addr())
-		if err != nil {
-			break
-		}
-		_ = conn.Close()
-	}
+	awaitClosed(api)
 	<-time.After(50 * time.Millisecond) // for net/http to be told, where it is told at once
 	return late, end
 }

@@ -33,7 +33,7 @@ type Server struct {
 	listener net.Listener
 	served   chan struct{} // closed when no more connections are accepted
 	draining atomic.Bool
-	heard    atomic.Int64       // when a connection last came or a request was last answered, in nanoseconds since 1970
+	heard    atomic.Int64       // when a caller last ceased to wait, in nanoseconds since 1970
 	inHand   atomic.Int64       // how many connections and requests somebody waits at for an answer
 	unread   sync.Map           // net.Conn -> nil: connections whose first request nobody handles yet
 	reading  sync.WaitGroup     // counts unread
@@ -194,13 +194,5 @@ func (s *Server) shutdown(ctx context.Context) error {
 func (s *Server) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.http.ReadHeaderTimeout)
 	defer cancel()
-	read := make(chan struct{})
-	go func() {
-		s.reading.Wait()
-		close(read)
-	}()
-	select {
-	case <-read:
-	case <-ctx.Done():
-	}
+	ends(ctx, &s.reading)
 }
