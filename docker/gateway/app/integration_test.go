@@ -21,6 +21,7 @@ import (
 	"github.com/google/uuid"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -344,12 +345,22 @@ func (w *world) create(t *testing.T, obj client.Object) {
 }
 
 // allow lets the sender send.
+// allow returns when the API server grants it.
 func (w *world) allow(t *testing.T) {
 	t.Helper()
 	w.create(t, &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: gatewayNamespace, Name: w.account},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "gateway-signal-sender"},
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: w.namespace, Name: w.account}},
+	})
+	// The API server judges by what it has seen of its own store, some milliseconds later.
+	review := authorizationv1.SubjectAccessReviewSpec{
+		User:               "system:serviceaccount:" + w.namespace + ":" + w.account,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: gatewayNamespace, Resource: "services", Name: "gateway-service", Verb: "create"},
+	}
+	eventually(t, "the sender's permission", func() bool {
+		asked := &authorizationv1.SubjectAccessReview{Spec: review}
+		return w.client.Create(t.Context(), asked) == nil && asked.Status.Allowed
 	})
 }
 
