@@ -292,15 +292,16 @@ var _ = Describe("When processes end under load", Serial, Label("fault"), SpecPr
 
 var _ = Describe("When the API server does not answer", Serial, Label("fault"), SpecPriority(last), func() {
 	It("callers that are known are served, others are told to come back", SpecTimeout(broken), func(ctx SpecContext) {
+		freeze, err := world.PrepareFreeze(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(freeze.Thaw(ctx)).To(Succeed())
+			whole(ctx)
+		}, NodeTimeout(broken))
 		// Known for ten seconds from now; whom other specs wrote as may be forgotten in the next moment.
 		known, fresh := account(ctx, uniqueName("known"), writer), account(ctx, uniqueName("fresh"), writer)
 		Eventually(known.Write).WithContext(ctx).WithArguments(audit.NewEvent(correlation())).Should(HaveStatus(http.StatusCreated), "the permission has arrived")
-		thaw, err := world.FreezeAPIServer(ctx)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(thaw(ctx)).To(Succeed())
-			whole(ctx)
-		}, NodeTimeout(broken))
+		Expect(freeze.Begin(ctx)).To(Succeed())
 		Expect(must(known.Write(ctx, audit.NewEvent(correlation())))).To(HaveStatus(http.StatusCreated))
 		answer := must(fresh.Write(ctx, audit.NewEvent(correlation())))
 		Expect(answer).To(BeProblem(http.StatusServiceUnavailable, "access-review-failed"))

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -47,10 +46,6 @@ func (i *Injector) lasting(fault string, back func(context.Context) error) func(
 	}
 }
 
-// thawSeconds is when a frozen API server is woken by its node if the suite does not do
-// it: longer than any spec freezes it, shorter than its own liveness probe allows.
-const thawSeconds = 25
-
 // Signal sends a signal to the first process of each of an app's pods, and returns the
 // pods as they were. The kubelet starts what ended again, in the same pods.
 func (i *Injector) Signal(ctx context.Context, app App, signal string) ([]corev1.Pod, error) {
@@ -60,36 +55,6 @@ func (i *Injector) Signal(ctx context.Context, app App, signal string) ([]corev1
 	}
 	i.tell(target.Fault, app.Name+" gets "+signal)
 	return pods, i.signalAll(ctx, pods, signal)
-}
-
-// FreezeAPIServer stops the API server's process. The function it returns continues it;
-// if nobody calls it, the node does after 25 s.
-func (i *Injector) FreezeAPIServer(ctx context.Context) (thaw func(context.Context) error, err error) {
-	var pods corev1.PodList
-	if err := i.Cluster.API.List(ctx, &pods, client.InNamespace("kube-system"), client.MatchingLabels{"component": "kube-apiserver"}); err != nil {
-		return nil, err
-	}
-	if len(pods.Items) != 1 {
-		return nil, fmt.Errorf("kube-apiserver: %d pods, want 1", len(pods.Items))
-	}
-	pod := &pods.Items[0]
-	id, err := containerID(pod)
-	if err != nil {
-		return nil, err
-	}
-	// The guard wakes only what this call froze: by then another may have frozen it again.
-	mark := "/run/e2e-frozen-" + uuid.NewString()
-	wake := "ctr --namespace k8s.io task kill --signal SIGCONT " + id
-	guard := fmt.Sprintf("touch %s; sleep %d; rm %s && %s", mark, thawSeconds, mark, wake)
-	if err := i.exec(ctx, pod.Spec.NodeName, "--detach", "sh", "-c", guard); err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
-	}
-	if err := i.signal(ctx, pod.Spec.NodeName, id, "SIGSTOP"); err != nil {
-		return nil, fmt.Errorf("kube-apiserver: %w", err)
-	}
-	return i.lasting("kube-apiserver is frozen", func(ctx context.Context) error {
-		return i.exec(ctx, pod.Spec.NodeName, "sh", "-c", "rm -f "+mark+"; "+wake)
-	}), nil
 }
 
 // SigningKey reads the key (PEM) that the cluster signs ServiceAccounts' tokens with.

@@ -47,7 +47,7 @@ func notifyBy(ctx context.Context, by *alertmanager.Alertmanager, receiver strin
 		n.alerts = append(n.alerts, alert.With("receiver", receiver).Began(now))
 	}
 	Expect(by.Post(ctx, n.alerts...)).To(Succeed())
-	DeferCleanup(func(ctx SpecContext) { n.resolve(ctx, n.alerts...) }, NodeTimeout(broken))
+	DeferCleanup(n.silence, NodeTimeout(settled))
 	return n
 }
 
@@ -62,14 +62,12 @@ func (n *notifying) sent(ctx context.Context) (alertmanager.Sent, error) {
 func (n *notifying) resolve(ctx context.Context, alerts ...signals.Alert) {
 	GinkgoHelper()
 	tried := must(n.sent(ctx)).Requests
-	if n.end(ctx, alerts...) {
-		Eventually(n.sent).WithContext(ctx).WithTimeout(brief).Should(HaveField("Requests", BeNumerically(">", tried)), "the receiver is told of the end at the group's next turn")
-	}
+	n.end(ctx, alerts...)
+	Eventually(n.sent).WithContext(ctx).WithTimeout(brief).Should(HaveField("Requests", BeNumerically(">", tried)), "the receiver is told of the end at the group's next turn")
 }
 
-// end ends alerts of the spec that have not ended, and reports whether there were any. The
-// receiver is told later.
-func (n *notifying) end(ctx context.Context, alerts ...signals.Alert) bool {
+// end ends alerts of the spec that have not ended. The receiver is told later.
+func (n *notifying) end(ctx context.Context, alerts ...signals.Alert) {
 	GinkgoHelper()
 	var ended []signals.Alert
 	for _, alert := range alerts {
@@ -84,12 +82,22 @@ func (n *notifying) end(ctx context.Context, alerts ...signals.Alert) bool {
 	if len(ended) > 0 {
 		Expect(n.by.Post(ctx, ended...)).To(Succeed())
 	}
-	return len(ended) > 0
 }
 
-// silence ends all that has not ended, and does not wait until the receiver has been told: no
-// spec that comes later minds.
-func (n *notifying) silence(ctx context.Context) { n.end(ctx, n.alerts...) }
+// silence ends all that has not ended, of which nobody is told: the next spec, or the same in
+// a run that follows at once, would count what the receiver of that name is sent.
+func (n *notifying) silence(ctx SpecContext) {
+	GinkgoHelper()
+	namespaces := map[string]bool{}
+	for _, alert := range n.alerts {
+		namespaces[alert.Labels["namespace"]] = true
+	}
+	delete(namespaces, "") // that of alerts about nothing is not the spec's own
+	for namespace := range namespaces {
+		Expect(n.by.Silence(ctx, "namespace", namespace)).To(Succeed())
+	}
+	n.end(ctx, n.alerts...)
+}
 
 // delivered is what Alertmanager counts when it sent so many notifications, and each was
 // taken at once.

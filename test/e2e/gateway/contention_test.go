@@ -108,6 +108,5 @@ var _ = Describe("Two replicas", Serial, Ordered, ContinueOnFailure, Label("faul
 		got := rolled.tallied(ctx, identity(ns))
 		Expect(got.Sent.Failed).To(BeZero())
 		Expect(got.Counted).To(Equal(got.Sent.Delivered()))
-		rolled.silence(ctx)
 	})
 })

@@ -262,6 +262,5 @@ var _ = Describe("More requests than the Gateway serves at once", Serial, SpecPr
 		Eventually(overloaded.sent).WithContext(ctx).Should(HaveField("Delivered()", 1))
 		Expect(must(overloaded.sent(ctx)).Failed).To(BeZero())
 		Expect(remediations(ctx, identity(late))).To(ConsistOf(HaveField("Status.Deduplication.OccurrenceCount", int64(1))))
-		overloaded.silence(ctx)
 	})
 })
