@@ -27,6 +27,7 @@ import (
 type notifying struct {
 	by       *alertmanager.Alertmanager
 	receiver string
+	mark     string // the label spec of its alerts, and no others
 	before   alertmanager.Sent
 	alerts   []signals.Alert
 }
@@ -41,14 +42,19 @@ func notify(ctx context.Context, receiver string, alerts ...signals.Alert) *noti
 // notifyBy is notify for an Alertmanager of the spec's own.
 func notifyBy(ctx context.Context, by *alertmanager.Alertmanager, receiver string, alerts ...signals.Alert) *notifying {
 	GinkgoHelper()
-	n := &notifying{by: by, receiver: receiver, before: must(by.Sent(ctx, receiver))}
+	n := &notifying{by: by, receiver: receiver, mark: uniqueName(receiver), before: must(by.Sent(ctx, receiver))}
 	now := time.Now()
 	for _, alert := range alerts {
-		n.alerts = append(n.alerts, alert.With("receiver", receiver).Began(now))
+		n.alerts = append(n.alerts, n.own(alert).Began(now))
 	}
 	Expect(by.Post(ctx, n.alerts...)).To(Succeed())
 	DeferCleanup(n.silence, NodeTimeout(settled))
 	return n
+}
+
+// own is the alert as the spec posts it.
+func (n *notifying) own(alert signals.Alert) signals.Alert {
+	return alert.With("receiver", n.receiver).With("spec", n.mark)
 }
 
 // sent is what Alertmanager has sent for the spec so far.
@@ -71,7 +77,7 @@ func (n *notifying) end(ctx context.Context, alerts ...signals.Alert) {
 	GinkgoHelper()
 	var ended []signals.Alert
 	for _, alert := range alerts {
-		labels := alert.With("receiver", n.receiver).Labels
+		labels := n.own(alert).Labels
 		for i := range n.alerts {
 			if n.alerts[i].EndsAt.IsZero() && maps.Equal(n.alerts[i].Labels, labels) {
 				n.alerts[i] = n.alerts[i].Resolved()
@@ -88,14 +94,7 @@ func (n *notifying) end(ctx context.Context, alerts ...signals.Alert) {
 // a run that follows at once, would count what the receiver of that name is sent.
 func (n *notifying) silence(ctx SpecContext) {
 	GinkgoHelper()
-	namespaces := map[string]bool{}
-	for _, alert := range n.alerts {
-		namespaces[alert.Labels["namespace"]] = true
-	}
-	delete(namespaces, "") // that of alerts about nothing is not the spec's own
-	for namespace := range namespaces {
-		Expect(n.by.Silence(ctx, "namespace", namespace)).To(Succeed())
-	}
+	Expect(n.by.Silence(ctx, "spec", n.mark)).To(Succeed())
 	n.end(ctx, n.alerts...)
 }
 
