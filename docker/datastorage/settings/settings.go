@@ -41,7 +41,7 @@ type Server struct {
 	WriteTimeout   time.Duration `yaml:"writeTimeout"`   // from a request's headers to the end of its answer
 	IdleTimeout    time.Duration `yaml:"idleTimeout"`    // of a connection without a request
 	RequestTimeout time.Duration `yaml:"requestTimeout"` // ends the work on a request; less than WriteTimeout, so that there is an answer
-	DrainDelay     time.Duration `yaml:"drainDelay"`     // serving goes on for this long after SIGTERM, and twice that more while callers keep coming
+	DrainDelay     time.Duration `yaml:"drainDelay"`     // serving goes on for this long after SIGTERM, and ten seconds more while callers keep coming
 	MaxBodyBytes   int64         `yaml:"maxBodyBytes"`
 
 	TLS TLS `yaml:"tls"`

@@ -43,7 +43,7 @@ type ServerConfig struct {
 	IdleTimeout           time.Duration `yaml:"idleTimeout"`           // of a connection between requests, default 2m
 	K8sRequestTimeout     time.Duration `yaml:"k8sRequestTimeout"`     // of the work on one request, default 15s
 	K8sRetryAfter         time.Duration `yaml:"k8sRetryAfter"`         // for which an API server that does not answer is left alone, default 5s
-	DrainDelay            time.Duration `yaml:"drainDelay"`            // from not being ready to not accepting, default 5s; twice that more while callers keep coming
+	DrainDelay            time.Duration `yaml:"drainDelay"`            // from not being ready to not accepting, default 5s; ten seconds more while callers keep coming
 	TLS                   TLSConfig     `yaml:"tls"`                   // of the API; none when empty
 }
 
@@ -96,7 +96,7 @@ type LoggingConfig struct {
 const (
 	// maxBatchSize is what DataStorage takes at once.
 	maxBatchSize = 500
-	// maxDrainDelay fits a grace period of 60 s: three times as long is served at most, and
+	// maxDrainDelay fits a grace period of 60 s: ten seconds more are served at most, and
 	// the requests in hand, the tasks and the audit events have 15 s each.
 	maxDrainDelay = 5 * time.Second
 	// maxCORSAge is what browsers remember an answer for at most.
@@ -198,7 +198,7 @@ func (c Config) validate() error {
 		p.Check(d.value > 0 && d.value <= d.most, d.field, d.value, fmt.Sprintf("more than 0s and at most %s: %s", d.most, d.why))
 	}
 	p.Check(s.DrainDelay >= 0 && s.DrainDelay <= maxDrainDelay, "server.drainDelay", s.DrainDelay,
-		fmt.Sprintf("0s to %s: up to three times as long is served, which has to fit the pod's grace period", maxDrainDelay))
+		fmt.Sprintf("0s to %s: up to ten seconds more are served, which has to fit the pod's grace period", maxDrainDelay))
 	p.Check(c.Auth.Audience != "", "auth.audience", c.Auth.Audience, "what senders' tokens are for, such as "+serviceName)
 	p.Check(s.K8sRequestTimeout < s.WriteTimeout, "server.k8sRequestTimeout", s.K8sRequestTimeout,
 		"less than server.writeTimeout ("+s.WriteTimeout.String()+"), or its 504 could not be written")

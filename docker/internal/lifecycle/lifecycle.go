@@ -47,7 +47,7 @@ type Service struct {
 	// DrainDelay is how long the servers go on after NotReady, so that endpoints
 	// can move to other pods. While callers keep coming they have not moved: then the
 	// servers go on until none has come, and none waited, for half a second, for at most
-	// twice the delay. Zero skips it.
+	// ten seconds more. Zero skips it.
 	DrainDelay time.Duration
 	// ShutdownTimeout bounds, each for itself, the requests in hand, the end of
 	// the tasks, and the hooks together; zero means 15 s.
@@ -108,9 +108,12 @@ func Run(ctx context.Context, s Service) error {
 const (
 	// quiet is how long no caller has been there when endpoints have moved.
 	quiet = 500 * time.Millisecond
-	// maxLinger is how many times the drain delay may follow it. A machine that is busy
-	// moves endpoints late, and nothing tells a pod that they have been moved.
-	maxLinger = 2
+	// maxLinger is how much longer than the drain delay it may take. Nothing tells a pod that
+	// endpoints have been moved, and where pods come and go they are moved late: Kubernetes'
+	// controller of EndpointSlices tries again after one second, two more and four more while
+	// its cache is behind its own writes (defaultSyncBackOff in k8s.io/kubernetes,
+	// pkg/controller/endpointslice), and kube-proxy follows.
+	maxLinger = 10 * time.Second
 )
 
 // drain waits until the callers are gone, or a server or task has failed.
@@ -141,7 +144,7 @@ func (s Service) drain(failed <-chan error) error {
 // linger is how much longer to serve, so long after draining began and after a caller was
 // last there.
 func linger(delay, draining, silence time.Duration) time.Duration {
-	return min(min(quiet, delay)-silence, (1+maxLinger)*delay-draining)
+	return min(min(quiet, delay)-silence, delay+maxLinger-draining)
 }
 
 // stop is the part of Run after the drain delay.

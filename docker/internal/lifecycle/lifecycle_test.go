@@ -183,9 +183,10 @@ func TestLingerEnds(t *testing.T) {
 	for _, c := range []struct{ draining, silence, want time.Duration }{
 		{delay, time.Hour, 0}, // nobody comes
 		{delay, 0, quiet},     // somebody has just come
-		{delay, 300 * time.Millisecond, 200 * time.Millisecond}, // a little while ago
-		{3*delay - time.Millisecond, 0, time.Millisecond},       // they never cease
-		{3 * delay, 0, 0},
+		{delay, 300 * time.Millisecond, 200 * time.Millisecond},     // a little while ago
+		{delay + 7*time.Second, 0, quiet},                           // the third try of Kubernetes has moved nothing yet
+		{delay + maxLinger - time.Millisecond, 0, time.Millisecond}, // they never cease
+		{delay + maxLinger, 0, 0},
 	} {
 		if got := linger(delay, c.draining, c.silence); max(0, got) != c.want {
 			t.Errorf("%+v: got %s", c, got)
