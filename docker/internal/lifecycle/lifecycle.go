@@ -114,6 +114,9 @@ const (
 	// its cache is behind its own writes (defaultSyncBackOff in k8s.io/kubernetes,
 	// pkg/controller/endpointslice), and kube-proxy follows.
 	maxLinger = 10 * time.Second
+	// maxWait is how much longer those are waited for who have not been answered, if nobody
+	// else comes. They may be slow themselves.
+	maxWait = 2 * time.Second
 )
 
 // drain waits until the callers are gone, or a server or task has failed.
@@ -127,12 +130,15 @@ func (s Service) drain(failed <-chan error) error {
 			return err
 		case now := <-timer.C:
 			var last time.Time
+			waits := false
 			for _, server := range s.Servers {
-				if at := server.lastHeard(now); at.After(last) {
+				at, waiting := server.lastHeard(now)
+				if at.After(last) {
 					last = at
 				}
+				waits = waits || waiting
 			}
-			wait := linger(s.DrainDelay, now.Sub(begun), now.Sub(last))
+			wait := linger(s.DrainDelay, now.Sub(begun), now.Sub(last), waits)
 			if wait <= 0 {
 				return nil
 			}
@@ -142,9 +148,14 @@ func (s Service) drain(failed <-chan error) error {
 }
 
 // linger is how much longer to serve, so long after draining began and after a caller was
-// last there.
-func linger(delay, draining, silence time.Duration) time.Duration {
-	return min(min(quiet, delay)-silence, delay+maxLinger-draining)
+// last there, while somebody waits or nobody.
+func linger(delay, draining, silence time.Duration, waits bool) time.Duration {
+	still := min(quiet, delay)
+	more := min(still-silence, delay+maxLinger-draining)
+	if waits {
+		more = max(more, min(still, delay+maxWait-draining))
+	}
+	return more
 }
 
 // stop is the part of Run after the drain delay.

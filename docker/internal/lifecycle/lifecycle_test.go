@@ -180,19 +180,28 @@ func TestRunServesAsLongAsCallersWait(t *testing.T) {
 
 func TestLingerEnds(t *testing.T) {
 	const delay = time.Second
-	for _, c := range []struct{ draining, silence, want time.Duration }{
-		{delay, time.Hour, 0}, // nobody comes
-		{delay, 0, quiet},     // somebody has just come
-		{delay, 300 * time.Millisecond, 200 * time.Millisecond},     // a little while ago
-		{delay + 7*time.Second, 0, quiet},                           // the third try of Kubernetes has moved nothing yet
-		{delay + maxLinger - time.Millisecond, 0, time.Millisecond}, // they never cease
-		{delay + maxLinger, 0, 0},
+	for _, c := range []struct {
+		what              string
+		draining, silence time.Duration
+		waits             bool
+		want              time.Duration
+	}{
+		{"nobody comes", delay, time.Hour, false, 0},
+		{"somebody has just come", delay, 0, false, quiet},
+		{"a little while ago", delay, 300 * time.Millisecond, false, 200 * time.Millisecond},
+		{"the third try of Kubernetes has moved nothing yet", delay + 7*time.Second, 0, false, quiet},
+		{"they never cease", delay + maxLinger - time.Millisecond, 0, false, time.Millisecond},
+		{"they never cease, and wait", delay + maxLinger, 0, true, 0},
+		{"somebody waits, who may come again", delay, time.Second, true, quiet},
+		{"for long", delay + maxWait - time.Millisecond, time.Second, true, time.Millisecond},
+		{"for too long", delay + maxWait, time.Second, true, 0},
+		{"and others come", delay + maxWait, 0, true, quiet},
 	} {
-		if got := linger(delay, c.draining, c.silence); max(0, got) != c.want {
-			t.Errorf("%+v: got %s", c, got)
+		if got := linger(delay, c.draining, c.silence, c.waits); max(0, got) != c.want {
+			t.Errorf("%s: got %s, want %s", c.what, got, c.want)
 		}
 	}
-	if got := linger(0, 0, 0); got > 0 {
+	if got := linger(0, 0, 0, true); got > 0 {
 		t.Errorf("without a delay: got %s", got)
 	}
 }

@@ -120,13 +120,14 @@ func (s *Server) answered() {
 // Addr returns the address that the server listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// lastHeard returns when a caller was last there: now if somebody waits, 1970 if nobody has
-// come. Callers that wait send nothing else, so that their silence says nothing.
-func (s *Server) lastHeard(now time.Time) time.Time {
-	if s.waiting() > 0 || s.inHand.Load() > 0 {
-		return now
+// lastHeard returns when a caller came or was answered last, now if one has just come, 1970
+// if nobody has; and whether somebody waits for an answer. Callers that wait send nothing
+// else, so that their silence says nothing.
+func (s *Server) lastHeard(now time.Time) (at time.Time, waits bool) {
+	if s.waiting() > 0 {
+		return now, true
 	}
-	return time.Unix(0, s.heard.Load())
+	return time.Unix(0, s.heard.Load()), s.inHand.Load() > 0
 }
 
 // waiting is how many connections have come that nobody has accepted yet, as on a machine

@@ -289,7 +289,9 @@ var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnF
 		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(HaveStatus(http.StatusServiceUnavailable))
 		unready, served = must(ready(ctx)), send(ctx, alert(meanwhile))
 		inFlight = finishAll(all)
-		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).Should(Succeed(), "the drain delay ends")
+		// Not asked too often: it goes on as long as callers come.
+		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).WithPolling(time.Second).
+			Should(Succeed(), "the drain delay ends")
 		late = must(begun.finish()) // nothing but the last flush sends its audit event
 		code = must(world.ExitCode(ctx, pod))
 	}, NodeTimeout(broken))
