@@ -2,12 +2,14 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
+	"kubernaut.ai/e2e/docker/datastorage/audit"
 	"kubernaut.ai/e2e/docker/datastorage/migrations"
 	"kubernaut.ai/e2e/docker/datastorage/postgres"
 	"kubernaut.ai/e2e/docker/datastorage/settings"
@@ -49,7 +51,7 @@ func Migrate(ctx context.Context, opts Options) error {
 			return err
 		}
 	}
-	if err := store.AddMonths(ctx, time.Now()); err != nil {
+	if err := addMonths(ctx, store, log); err != nil {
 		return err
 	}
 	log.Info("schema is current", "version", migrations.Version, "applied", applied)
@@ -58,20 +60,37 @@ func Migrate(ctx context.Context, opts Options) error {
 
 // wait returns nil once the database answers.
 func wait(ctx context.Context, store *postgres.Store, log *slog.Logger) error {
+	if err := patiently(ctx, log, "waiting for the database", func() error { return store.Ping(ctx) }); err != nil {
+		return fmt.Errorf("waiting for the database: %w", err)
+	}
+	return nil
+}
+
+// addMonths makes the partitions. A database that is slow has the time that migrations have,
+// not only that of a server's call.
+func addMonths(ctx context.Context, store *postgres.Store, log *slog.Logger) error {
+	return patiently(ctx, log, "partitions are not made yet", func() error {
+		err := store.AddMonths(ctx, time.Now())
+		if err != nil && !errors.Is(err, audit.ErrTooSlow) {
+			err = backoff.Permanent(err)
+		}
+		return err
+	})
+}
+
+// patiently tries again, with back-off, until ctx ends, and says once why.
+func patiently(ctx context.Context, log *slog.Logger, why string, try func() error) error {
 	retry := &backoff.ExponentialBackOff{
 		InitialInterval: 100 * time.Millisecond, MaxInterval: 2 * time.Second, Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,
 	}
 	told := false
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := store.Ping(ctx)
+		err := try()
 		if err != nil && !told {
-			log.Info("waiting for the database", "error", err)
+			log.Info(why, "error", err)
 			told = true
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(retry), backoff.WithMaxElapsedTime(0))
-	if err != nil {
-		return fmt.Errorf("waiting for the database: %w", err)
-	}
-	return nil
+	return err
 }

@@ -2,12 +2,18 @@ package migrations
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/text/secure/precis"
 )
 
 // roleTries is more than the runs that there are at once.
@@ -32,7 +38,7 @@ func Grant(ctx context.Context, config *pgx.ConnConfig, role, password string) (
 	if err := makeRole(ctx, conn, role, password); err != nil {
 		return err
 	}
-	return again(ctx, func() error { return grant(ctx, conn, role) })
+	return Again(ctx, func() error { return grant(ctx, conn, role) })
 }
 
 // grant lets a role do what the server does.
@@ -64,25 +70,52 @@ func grant(ctx context.Context, conn *pgx.Conn, role string) error {
 // makeRole makes a role, or gives it this password. Roles belong to all databases, and
 // another run may be at work in another one: what loses against it is done again.
 func makeRole(ctx context.Context, conn *pgx.Conn, role, password string) error {
-	return again(ctx, func() error {
+	hashed, err := verifier(password)
+	if err != nil {
+		return err
+	}
+	return Again(ctx, func() error {
 		var exists bool
-		var quoted string
-		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), quote_literal($2)", role, password).Scan(&exists, &quoted)
+		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists)
 		if err == nil {
 			verb := "ALTER"
 			if !exists {
 				verb = "CREATE"
 			}
-			_, err = conn.Exec(ctx, verb+" ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN PASSWORD "+quoted)
+			_, err = conn.Exec(ctx, verb+" ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN PASSWORD '"+hashed+"'")
 		}
 		return err
 	})
 }
 
-// again does a change of the catalog again that lost against another one of the same role or
+// verifier is what PostgreSQL keeps of a password, by which nobody can log in: it logs a
+// statement that fails or takes long, with whatever stands in it. RFC 5803, with as many
+// iterations and as much salt as PostgreSQL has, of the password as pgx prepares it.
+func verifier(password string) (string, error) {
+	const iterations = 4096
+	if prepared, err := precis.OpaqueString.String(password); err == nil {
+		password = prepared
+	}
+	salt := make([]byte, 16)
+	rand.Read(salt)
+	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
+	if err != nil {
+		return "", err
+	}
+	sign := func(what string) []byte {
+		mac := hmac.New(sha256.New, salted)
+		mac.Write([]byte(what))
+		return mac.Sum(nil)
+	}
+	stored := sha256.Sum256(sign("Client Key"))
+	encode := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, encode(salt), encode(stored[:]), encode(sign("Server Key"))), nil
+}
+
+// Again does a change of the catalog again that lost against another one of the same role or
 // table in the same moment: 42710 and 23505 say that it has been made, XX000 that the "tuple
 // [was] concurrently updated", for which PostgreSQL has no state of its own.
-func again(ctx context.Context, change func() error) error {
+func Again(ctx context.Context, change func() error) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := change()
 		var refused *pgconn.PgError

@@ -3,6 +3,8 @@
 package migrations_test
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -58,11 +60,7 @@ func TestGrantIsDoneAgain(t *testing.T) {
 	const role = "granted_again"
 	done := make(chan error, 1)
 	go func() { done <- migrations.Grant(t.Context(), config.ConnConfig.Copy(), role, "secret") }()
-	for waits := false; !waits && len(done) == 0; {
-		if err := tx.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))").Scan(&waits); err != nil {
-			t.Fatal(err)
-		}
-	}
+	testenv.Waits(t, tx, done)
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -71,3 +69,37 @@ func TestGrantIsDoneAgain(t *testing.T) {
 	}
 	testenv.Exec(t, config, "DROP OWNED BY "+role+"; DROP ROLE "+role)
 }
+
+// TestNoStatementHasThePassword because PostgreSQL logs one that fails or takes long.
+func TestNoStatementHasThePassword(t *testing.T) {
+	config := testenv.Migrated(t)
+	const role = "without_words"
+	for _, password := range []string{"plain 'and\" quoted", "p\u00e4sswort\u2168"} {
+		said := &statements{}
+		traced := config.ConnConfig.Copy()
+		traced.Tracer = said
+		if err := migrations.Grant(t.Context(), traced, role, password); err != nil {
+			t.Fatal(err)
+		}
+		if all := strings.Join(said.sql, "\n"); !strings.Contains(all, role) || strings.Contains(all, password) {
+			t.Errorf("got %s", all)
+		}
+		as := config.ConnConfig.Copy()
+		as.User, as.Password = role, password
+		if conn, err := pgx.ConnectConfig(t.Context(), as); err != nil {
+			t.Errorf("log in with %q: %v", password, err)
+		} else if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	testenv.Exec(t, config, "DROP OWNED BY "+role+"; DROP ROLE "+role)
+}
+
+type statements struct{ sql []string }
+
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	s.sql = append(s.sql, data.SQL, fmt.Sprint(data.Args...))
+	return ctx
+}
+
+func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"kubernaut.ai/e2e/docker/datastorage/audit"
+	"kubernaut.ai/e2e/docker/datastorage/migrations"
 )
 
 // monthsAhead is how many months beyond those that writes can reach get their
@@ -32,22 +33,24 @@ func months(now time.Time) []time.Time {
 	return list
 }
 
-// AddMonths makes the partitions that writes at now and in the next months need.
+// AddMonths makes the partitions that writes at now and in the next months need. Each has
+// the time of a drain.
 func (s *Store) AddMonths(ctx context.Context, now time.Time) error {
-	return s.drains.call(ctx, "partitions", func(ctx context.Context) error {
-		for _, month := range months(now) {
-			if err := s.drains.addMonth(ctx, month); err != nil {
-				return err
-			}
+	for _, month := range months(now) {
+		if err := s.drains.call(ctx, "partitions", func(ctx context.Context) error { return s.drains.addMonth(ctx, month) }); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
-// addMonth makes the partition of the month that day lies in.
+// addMonth makes the partition of the month that day lies in. The first of a table changes
+// what the catalog says of the table, as a migration may in the same moment.
 func (p pool) addMonth(ctx context.Context, day time.Time) error {
-	_, err := p.Exec(ctx, "SELECT audit_events_add_month($1)", date(day))
-	return err
+	return migrations.Again(ctx, func() error {
+		_, err := p.Exec(ctx, "SELECT audit_events_add_month($1)", date(day))
+		return err
+	})
 }
 
 // KeepMonths looks after the partitions until ctx ends, and returns nil then. A month

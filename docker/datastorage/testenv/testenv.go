@@ -96,6 +96,16 @@ func TryExec(t testing.TB, config *pgxpool.Config, sql string) error {
 	return err
 }
 
+// Waits returns when something waits for a lock that the transaction has, or has ended.
+func Waits(t testing.TB, tx pgx.Tx, ended <-chan error) {
+	t.Helper()
+	for waits := false; !waits && len(ended) == 0; {
+		if err := tx.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))").Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Redis returns a client, and a queue on streams that go with the test.
 func Redis(t testing.TB) (*redis.Client, *queue.Queue, queue.Options) {
 	t.Helper()
