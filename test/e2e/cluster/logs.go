@@ -17,18 +17,27 @@ const logLines = 20000
 // Logs returns the log lines of an app's ready pods in the services' namespace, of the running
 // containers only.
 func (c *Cluster) Logs(ctx context.Context, app string) ([]string, error) {
-	return c.logs(ctx, app, false)
+	return c.logs(ctx, ofApp(app), false)
 }
 
 // AllLogs is Logs of all pods, with the lines of the containers that ran before in the same
 // pods, as far as the kubelet keeps them: those that were killed.
 func (c *Cluster) AllLogs(ctx context.Context, app string) ([]string, error) {
-	return c.logs(ctx, app, true)
+	return c.logs(ctx, ofApp(app), true)
 }
 
-func (c *Cluster) logs(ctx context.Context, app string, ended bool) ([]string, error) {
+// LogsOf is AllLogs of the pods with these labels.
+func (c *Cluster) LogsOf(ctx context.Context, labels client.MatchingLabels) ([]string, error) {
+	return c.logs(ctx, labels, true)
+}
+
+func ofApp(name string) client.MatchingLabels {
+	return client.MatchingLabels{"app.kubernetes.io/name": name}
+}
+
+func (c *Cluster) logs(ctx context.Context, labels client.MatchingLabels, ended bool) ([]string, error) {
 	var pods corev1.PodList
-	if err := c.API.List(ctx, &pods, client.InNamespace(c.Target.Namespace), client.MatchingLabels{"app.kubernetes.io/name": app}); err != nil {
+	if err := c.API.List(ctx, &pods, client.InNamespace(c.Target.Namespace), labels); err != nil {
 		return nil, err
 	}
 	var lines []string

@@ -2,6 +2,7 @@ package datastorage_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -64,12 +65,16 @@ func configFor(ctx context.Context, from, name, database string) string {
 	return name
 }
 
-// complete waits until a Job has ended well.
+// complete waits until a Job has ended well. One that failed says why.
 func complete(ctx context.Context, job *batchv1.Job) {
 	GinkgoHelper()
 	Expect(cluster.Await(ctx, kube, job, func(job *batchv1.Job) (bool, string) {
-		return job.Status.Succeeded == 1, "not complete"
+		return job.Status.Succeeded+job.Status.Failed > 0, "not complete"
 	})).To(Succeed())
+	if job.Status.Failed > 0 {
+		lines, err := kube.LogsOf(ctx, ctrlclient.MatchingLabels{batchv1.JobNameLabel: job.Name})
+		Fail(fmt.Sprintf("Job/%s failed: %v %s", job.Name, err, strings.Join(lines, "\n")))
+	}
 }
 
 // emptyDatabase makes a database of the spec's own.

@@ -24,7 +24,8 @@ var _ = Describe("A thousand events each second for ten seconds", SpecPriority(f
 		for i := range batches {
 			writers.Go(func() error {
 				answer, err := storage.WriteAll(ctx, audit.Events(fmt.Sprintf("%s-%d", chain, i%10), perBatch))
-				if err == nil && answer.Code != http.StatusCreated {
+				// Queued is what the contract has for a batch that the database takes too long over.
+				if err == nil && answer.Code != http.StatusCreated && answer.Code != http.StatusAccepted {
 					err = fmt.Errorf("%s", answer)
 				}
 				return err
@@ -35,9 +36,9 @@ var _ = Describe("A thousand events each second for ten seconds", SpecPriority(f
 		// At half of the rate at least: what it could do alone is the benchmark's to say, and a machine may have other work.
 		Expect(time.Since(start)).To(BeNumerically("<", 2*batches*interval), "it keeps up")
 		for i := range 10 {
-			report := must(storage.Verify(ctx, fmt.Sprintf("%s-%d", chain, i)))
-			Expect(report.Valid).To(BeTrue())
-			Expect(report.Length).To(BeEquivalentTo(batches * perBatch / 10))
+			Eventually(storage.Verify).WithContext(ctx).WithArguments(fmt.Sprintf("%s-%d", chain, i)).
+				Should(HaveField("Length", BeEquivalentTo(batches*perBatch/10)), "what was queued is stored soon")
+			Expect(must(storage.Verify(ctx, fmt.Sprintf("%s-%d", chain, i))).Valid).To(BeTrue())
 		}
 	})
 })
