@@ -275,22 +275,22 @@ var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnF
 		unready       *Answer
 		served        *signals.Response // once it was not ready
 		inFlight      map[int]int
-		late          *Answer // begun before, finished when it took nothing new
+		late          *Answer // begun once it was not ready, finished when it took nothing new
 		code          int32   // the process ended with
 	)
 	BeforeAll(func(ctx SpecContext) {
 		ns, meanwhile = workload(ctx), workload(ctx)
 		all := holdAll(ctx, 30, sized(ns, 4<<10))
-		begun := must(hold(ctx, sized(ns, 4<<10)))
 		// Its pod goes with what it might leave in its spool: no other process sends that.
 		pod := must(world.Delete(ctx, gatewayApp))[0]
 		DeferCleanup(whole, NodeTimeout(broken))
 		ready := func(ctx context.Context) (*Answer, error) { return kube.Ask(ctx, pod.Name, "8081", "/readyz") }
 		Eventually(ready).WithContext(ctx).WithPolling(10 * time.Millisecond).Should(HaveStatus(http.StatusServiceUnavailable))
 		unready, served = must(ready(ctx)), send(ctx, alert(meanwhile))
+		begun := must(hold(ctx, sized(ns, 4<<10))) // the time that it may take runs from here
 		inFlight = finishAll(all)
 		// Not asked too often: it goes on as long as callers come.
-		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).WithPolling(time.Second).
+		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).WithPolling(700*time.Millisecond).
 			Should(Succeed(), "the drain delay ends")
 		late = must(begun.finish()) // nothing but the last flush sends its audit event
 		code = must(world.ExitCode(ctx, pod))
