@@ -89,6 +89,15 @@ func TestWriteToASenderThatWentAway(t *testing.T) {
 	}
 }
 
+// TestWriteWhenTheTimeIsOver, of which a call that was under way may say that it was canceled.
+func TestWriteWhenTheTimeIsOver(t *testing.T) {
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if resp, _, _ := answer(t, ctx, fmt.Errorf("query: %w", context.Canceled)); resp.StatusCode != http.StatusGatewayTimeout || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("got %d %v", resp.StatusCode, resp.Header)
+	}
+}
+
 func TestCauseIsInTheChain(t *testing.T) {
 	err := New(http.StatusServiceUnavailable, "busy", "later").Because(context.DeadlineExceeded)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "later") {

@@ -71,9 +71,11 @@ func from(r *http.Request, err error) *Problem {
 	case errors.As(err, &tooLarge):
 		return New(http.StatusRequestEntityTooLarge, "payload-too-large",
 			fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit))
-	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+	case errors.Is(err, context.Canceled) && errors.Is(r.Context().Err(), context.Canceled):
 		return New(statusClientGone, "client-gone", "the sender went away")
-	case errors.Is(err, context.DeadlineExceeded):
+	// A call that ends with the request's time may say that it was canceled. A sender that is
+	// still there would take 499 for final, as Alertmanager takes all of 4xx.
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		p := New(http.StatusGatewayTimeout, "timeout", "the request took too long")
 		p.RetryAfter = time.Second // whatever was slow may be over at once
 		return p
