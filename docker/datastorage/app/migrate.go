@@ -60,7 +60,7 @@ func Migrate(ctx context.Context, opts Options) error {
 
 // wait returns nil once the database answers.
 func wait(ctx context.Context, store *postgres.Store, log *slog.Logger) error {
-	if err := patiently(ctx, log, "waiting for the database", func() error { return store.Ping(ctx) }); err != nil {
+	if err := patiently(ctx, log, "connect", func() error { return store.Ping(ctx) }); err != nil {
 		return fmt.Errorf("waiting for the database: %w", err)
 	}
 	return nil
@@ -69,7 +69,7 @@ func wait(ctx context.Context, store *postgres.Store, log *slog.Logger) error {
 // addMonths makes the partitions. A database that is slow has the time that migrations have,
 // not only that of a server's call.
 func addMonths(ctx context.Context, store *postgres.Store, log *slog.Logger) error {
-	return patiently(ctx, log, "partitions are not made yet", func() error {
+	return patiently(ctx, log, "make partitions", func() error {
 		err := store.AddMonths(ctx, time.Now())
 		if err != nil && !errors.Is(err, audit.ErrTooSlow) {
 			err = backoff.Permanent(err)
@@ -78,8 +78,8 @@ func addMonths(ctx context.Context, store *postgres.Store, log *slog.Logger) err
 	})
 }
 
-// patiently tries again, with back-off, until ctx ends, and says once why.
-func patiently(ctx context.Context, log *slog.Logger, why string, try func() error) error {
+// patiently tries again, with back-off, until ctx ends, and says once what fails.
+func patiently(ctx context.Context, log *slog.Logger, what string, try func() error) error {
 	retry := &backoff.ExponentialBackOff{
 		InitialInterval: 100 * time.Millisecond, MaxInterval: 2 * time.Second, Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,
 	}
@@ -87,7 +87,7 @@ func patiently(ctx context.Context, log *slog.Logger, why string, try func() err
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := try()
 		if err != nil && !told {
-			log.Info(why, "error", err)
+			log.Info("waiting for the database", "to", what, "error", err)
 			told = true
 		}
 		return struct{}{}, err
