@@ -76,6 +76,14 @@ func (r *Run) gantt() string {
 	slices.SortStableFunc(steps, func(a, b timeline.Entry) int { return cmp.Compare(b.Took(), a.Took()) })
 	steps = steps[:min(len(steps), ganttBars)]
 	slices.SortStableFunc(steps, func(a, b timeline.Entry) int { return a.Start.Compare(b.Start) })
+	// Mermaid writes the names of sections that come again beside others' bars.
+	var phases []string
+	for _, step := range steps {
+		phases = append(phases, step.Phase)
+	}
+	slices.SortStableFunc(steps, func(a, b timeline.Entry) int {
+		return cmp.Compare(slices.Index(phases, a.Phase), slices.Index(phases, b.Phase))
+	})
 	if len(steps) == 0 {
 		return ""
 	}

@@ -305,3 +305,22 @@ func TestCoveragePageNamesEveryPackage(t *testing.T) {
 	}
 	lacks(t, string(page), "(main)", "&lt;x&gt;", `<span class="both" style="width:25.000%">`, `<span class="neither" style="width:50.000%">`, "37.5 %", "50.0 %", "app/a.go:3")
 }
+
+// TestEverySectionOfThePictureComesOnce because Mermaid writes the name of one that comes again
+// beside the bars of another.
+func TestEverySectionOfThePictureComesOnce(t *testing.T) {
+	dir := t.TempDir()
+	record(t, dir, []work{
+		{"load", "one", 0, time.Second, timeline.Done, ""},
+		{"deploy", "two", time.Second, 2 * time.Second, timeline.Done, ""},
+		{"load", "three", 2 * time.Second, 3 * time.Second, timeline.Done, ""},
+	}, func(r *timeline.Recorder, _ time.Time) { end(t, r, timeline.Passed, "") })
+	run, err := report.Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := run.Markdown()
+	if n := strings.Count(got, "section load\n"); n != 1 || strings.Index(got, "  three ") > strings.Index(got, "section deploy\n") {
+		t.Errorf("%d sections of load in\n%s", n, got)
+	}
+}
