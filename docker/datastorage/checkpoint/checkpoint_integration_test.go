@@ -193,21 +193,10 @@ func TestNoCheckpointIsTakenOverAMissingOne(t *testing.T) {
 func TestAnEventThatIsStillBeingWrittenIsClosedLater(t *testing.T) {
 	l := newTrail(t)
 	l.write("c-1", 1, time.Now())
-	conn, err := pgx.ConnectConfig(t.Context(), l.config.ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(t.Context()) }()
-	slow, err := conn.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := slow.Exec(t.Context(), `INSERT INTO audit_event_ids VALUES (gen_random_uuid(), now());
+	slow := testenv.Begin(t, l.config, `INSERT INTO audit_event_ids VALUES (gen_random_uuid(), now());
 		INSERT INTO audit_events (event_date, event_id, version, event_type, event_timestamp, event_category, event_action, event_outcome, correlation_id,
 		event_data, chain_position, previous_hash, event_hash) SELECT event_date, gen_random_uuid(), version, event_type, event_timestamp, event_category,
-		event_action, event_outcome, 'slow', event_data, chain_position, previous_hash, event_hash FROM audit_events`); err != nil {
-		t.Fatal(err)
-	}
+		event_action, event_outcome, 'slow', event_data, chain_position, previous_hash, event_hash FROM audit_events`)
 	l.write("c-1", 1, time.Now())
 	for range 3 {
 		if newest, err := l.Take(t.Context()); err != nil || newest.Number != 0 {

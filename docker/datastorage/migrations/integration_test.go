@@ -45,18 +45,7 @@ func TestADatabaseFromBeforeChecksumsGetsThem(t *testing.T) {
 // TestGrantIsDoneAgain when it loses against another change of a table's rights.
 func TestGrantIsDoneAgain(t *testing.T) {
 	config := testenv.Migrated(t)
-	other, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = other.Close(t.Context()) }()
-	tx, err := other.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "GRANT SELECT ON audit_events TO CURRENT_USER"); err != nil {
-		t.Fatal(err)
-	}
+	tx := testenv.Begin(t, config, "GRANT SELECT ON audit_events TO CURRENT_USER")
 	const role = "granted_again"
 	done := make(chan error, 1)
 	go func() { done <- migrations.Grant(t.Context(), config.ConnConfig.Copy(), role, "secret") }()

@@ -674,18 +674,7 @@ func TestMonthsAreMadeOnceHoweverManyMakeThem(t *testing.T) {
 // catalog says of the table, in the same moment.
 func TestTheFirstMonthIsMadeBesideAMigration(t *testing.T) {
 	store, config := open(t)
-	other, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = other.Close(t.Context()) }()
-	tx, err := other.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "GRANT SELECT ON audit_events TO CURRENT_USER"); err != nil {
-		t.Fatal(err)
-	}
+	tx := testenv.Begin(t, config, "GRANT SELECT ON audit_events TO CURRENT_USER")
 	done := make(chan error, 1)
 	go func() { done <- store.AddMonths(t.Context(), time.Date(2028, 1, 3, 0, 0, 0, 0, time.UTC)) }()
 	testenv.Waits(t, tx, done)

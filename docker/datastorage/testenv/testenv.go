@@ -96,6 +96,25 @@ func TryExec(t testing.TB, config *pgxpool.Config, sql string) error {
 	return err
 }
 
+// Begin begins a transaction with SQL, which may be several statements. What the test does
+// not commit goes with it.
+func Begin(t testing.TB, config *pgxpool.Config, sql string) pgx.Tx {
+	t.Helper()
+	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
 // Waits returns when something waits for a lock that the transaction has, or has ended.
 func Waits(t testing.TB, tx pgx.Tx, ended <-chan error) {
 	t.Helper()
