@@ -24,7 +24,7 @@ const (
 	// Table holds the versions that were applied.
 	Table = "goose_db_version"
 	// Version is the schema that this binary expects: the number of the last file.
-	Version int64 = 4
+	Version int64 = 5
 )
 
 // lockWait is how long a second run waits for the first: longer than any migration

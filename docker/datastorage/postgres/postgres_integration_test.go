@@ -670,6 +670,19 @@ func TestMonthsAreMadeOnceHoweverManyMakeThem(t *testing.T) {
 	}
 }
 
+// TestAMonthIsMadeBesideReadersAndWriters: a verification reads for seconds, and neither the
+// month nor those who write wait for it.
+func TestAMonthIsMadeBesideReadersAndWriters(t *testing.T) {
+	store, config := open(t)
+	write(t, store, testenv.Event(t, "c-1", nil))
+	testenv.Begin(t, config, "SELECT count(*) FROM audit_events; LOCK TABLE audit_events IN ROW EXCLUSIVE MODE")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := store.AddMonths(ctx, time.Date(2028, 1, 3, 0, 0, 0, 0, time.UTC)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestTheFirstMonthIsMadeBesideAMigration that changes the table's rights, and so what the
 // catalog says of the table, in the same moment.
 func TestTheFirstMonthIsMadeBesideAMigration(t *testing.T) {
