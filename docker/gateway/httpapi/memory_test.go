@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
+	"os/exec" //nolint:depguard // this test's own program, in a process of its own
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
