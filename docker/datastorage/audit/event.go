@@ -150,9 +150,9 @@ var ErrUnavailable = errors.New("the store does not answer")
 // take, however often it is tried.
 var ErrRejected = errors.New("the store does not take the event")
 
-// ErrTooSlow is in the chain of an error about a write that did not end in time although
-// the store answers.
-var ErrTooSlow = errors.New("the write took longer than it may")
+// ErrTooSlow is in the chain of an error about what did not end in time although the store
+// answers.
+var ErrTooSlow = errors.New("it took longer than it may")
 
 // ConflictError is an event whose id is that of another one.
 type ConflictError struct {

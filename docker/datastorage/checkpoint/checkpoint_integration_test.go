@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"kubernaut.ai/e2e/docker/datastorage/audit"
 	"kubernaut.ai/e2e/docker/datastorage/checkpoint"
@@ -233,16 +234,11 @@ func TestVerificationGoesOnWhereItEnded(t *testing.T) {
 	}
 	testenv.Exec(t, l.config, "ALTER TABLE audit_events RENAME TO kept")
 	testenv.Exec(t, l.config, "CREATE VIEW audit_events AS WITH slow AS MATERIALIZED (SELECT pg_sleep(0.4)) SELECT kept.* FROM slow, kept")
-	store, err := postgres.Open(l.config.Copy(), postgres.Timeouts{Verify: 1400 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(store.Close)
-	l.Store = store
 	var got audit.Report
 	var places []string
 	for !got.Complete {
-		if got, err = l.VerifyAll(t.Context(), got.Place); err != nil || got.Broken != nil {
+		var err error
+		if got, err = l.Store.VerifyAll(t.Context(), l.Key, audit.Checkpoint{}, got.Place); err != nil || got.Broken != nil {
 			t.Fatalf("after %v: got %+v, %v", places, got, err)
 		}
 		places = append(places, fmt.Sprintf("%d+%d", got.Checkpoint, got.Events))
@@ -252,6 +248,55 @@ func TestVerificationGoesOnWhereItEnded(t *testing.T) {
 	}
 	if got.Total != 900 {
 		t.Errorf("got %d events", got.Total)
+	}
+	if got, err := l.VerifyAll(t.Context(), audit.Place{}); err != nil || !got.Complete || got.Total != 900 {
+		t.Errorf("in one answer: got %+v, %v", got, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 1400*time.Millisecond)
+	defer cancel()
+	if got, err := l.VerifyAll(ctx, audit.Place{}); err != nil || got.Events != 400 {
+		t.Errorf("in too little time: got %+v, %v", got, err)
+	}
+}
+
+// TestAChainIsVerifiedBesideEverything: verifying all that there is takes long, and who asks
+// for one chain meanwhile is answered.
+func TestAChainIsVerifiedBesideEverything(t *testing.T) {
+	t.Parallel()
+	l := newTrail(t)
+	l.write("c-1", 1, time.Now())
+	for range 10 {
+		l.write("c-2", 500, time.Now())
+	}
+	l.sign()
+	testenv.Exec(t, l.config, "ALTER TABLE audit_events RENAME TO kept")
+	testenv.Exec(t, l.config, "CREATE VIEW audit_events AS WITH slow AS MATERIALIZED (SELECT pg_sleep(0.3)) SELECT kept.* FROM slow, kept")
+	ctx, stop := context.WithCancel(t.Context())
+	all, ctx := errgroup.WithContext(ctx)
+	begun := make(chan struct{}, 2)
+	for range cap(begun) {
+		all.Go(func() error {
+			begun <- struct{}{}
+			for place := (audit.Place{}); ; {
+				got, err := l.VerifyAll(ctx, place)
+				if err != nil || got.Broken != nil {
+					return fmt.Errorf("got %+v, %w", got, err)
+				}
+				place = got.Place
+			}
+		})
+	}
+	<-begun
+	<-begun
+	for range 3 {
+		asked := time.Now()
+		if got, err := l.VerifyChain(t.Context(), "c-1", audit.Verified{}); err != nil || got.Length != 1 || time.Since(asked) > 4*time.Second {
+			t.Errorf("got %+v, %v after %s", got, err, time.Since(asked))
+		}
+	}
+	stop()
+	if err := all.Wait(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

@@ -44,9 +44,6 @@ const (
 	// maxReads bounds what readers take: a page, or the largest event, and what
 	// PostgreSQL's answer takes beside it, some 15 MiB together.
 	maxReads = 4
-	// maxVerified is how many chains are verified at once: it takes PostgreSQL and this
-	// process a core each.
-	maxVerified = 1
 )
 
 // reader gives events back.
@@ -212,15 +209,15 @@ func (c *requests) end(sender string) {
 	}
 }
 
-// limitReads lets a few reads go on at once, their answers included; others wait. Pages
-// and chains do not wait for each other.
+// limitReads lets a few reads go on at once, their answers included; others wait. Who
+// verifies waits at the store, for each part anew.
 func limitReads() func(http.Handler) http.Handler {
-	pages, chains := semaphore.NewWeighted(maxReads), semaphore.NewWeighted(maxVerified)
+	places := semaphore.NewWeighted(maxReads)
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			places := pages
 			if r.Method == http.MethodPost {
-				places = chains
+				next.ServeHTTP(w, r)
+				return
 			}
 			if err := places.Acquire(r.Context(), 1); err != nil {
 				problem.Write(w, r, overloaded(r.Context().Err()))

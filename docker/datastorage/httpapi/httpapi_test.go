@@ -698,6 +698,22 @@ func TestVerifyAll(t *testing.T) {
 	}
 }
 
+// TestOneVerificationDoesNotWaitForAnother here: they take turns at the store.
+func TestOneVerificationDoesNotWaitForAnother(t *testing.T) {
+	s := &service{verify: func(string, audit.Verified) (audit.Verified, error) { return audit.Verified{Complete: true}, nil }}
+	handler := newHandler(t, s)
+	const path = "/api/v1/audit/verify-chain"
+	s.verifyAll = func(audit.Place) (audit.Report, error) {
+		if w, _ := send(handler, "POST", path, `{"correlation_id":"c"}`); w.Code != 200 {
+			t.Errorf("got %d %s", w.Code, w.Body)
+		}
+		return audit.Report{Complete: true}, nil
+	}
+	if w, _ := send(handler, "POST", path, `{}`); w.Code != 200 {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+}
+
 func FuzzCreateEvents(f *testing.F) {
 	for _, seed := range []string{
 		event(), "[" + event() + "]", "[]", "null", "", "{", `{"event_data":{"a":1e400}}`, event("event_data", json.RawMessage(`{"a":1e400,"b":[1e-9999]}`)),

@@ -227,12 +227,7 @@ func explain(t *testing.T, config *pgxpool.Config, sql string) string {
 }
 
 func TestALongChainIsVerifiedInParts(t *testing.T) {
-	config := testenv.Migrated(t)
-	store, err := postgres.Open(config.Copy(), postgres.Timeouts{Write: 20 * time.Second, Verify: 6 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(store.Close)
+	store, config := open(t)
 	for range 3 {
 		var events []audit.Event
 		for range 250 {

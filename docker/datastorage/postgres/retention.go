@@ -12,7 +12,7 @@ import (
 
 // lockWait is how long the removal of a month waits for the lock of the whole table. All
 // writers wait behind it.
-const lockWait = "1s"
+const lockWait = time.Second
 
 // Months returns the first days of the months that have a partition, the oldest first.
 func Months(ctx context.Context, conn *pgx.Conn) ([]time.Time, error) {
@@ -43,7 +43,7 @@ func RemoveMonth(ctx context.Context, conn *pgx.Conn, key audit.Key, outside aud
 		if stored != signed {
 			return fmt.Errorf("%d events are stored and %d are signed, so it stays; verify the audit trail: %w", stored, signed, audit.ErrTampered)
 		}
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+lockWait+"'"); err != nil {
+		if _, err := tx.Exec(ctx, fmt.Sprint("SET LOCAL lock_timeout = ", lockWait.Milliseconds())); err != nil {
 			return err
 		}
 		if err := signRuns(ctx, tx, key, partition); err != nil {

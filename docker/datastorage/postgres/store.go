@@ -25,7 +25,7 @@ type Timeouts struct {
 	Write  time.Duration // of a sender's write; 3s
 	Drain  time.Duration // of a write for which nobody waits, and of a checkpoint; 10s
 	Read   time.Duration // of a page; 5s
-	Verify time.Duration // of a part of a chain; twice as long as it may take; 10s
+	Verify time.Duration // of a part of a verification, with the wait for its turn; 10s
 }
 
 // The connections of each kind of work. What one kind does to its own holds up no other.

@@ -15,11 +15,14 @@ import (
 // early leaves little that is not read.
 const verifyPart = 200
 
+// verifyFor is how long a verification holds its connection, and the lock of a reader: others
+// wait for the one, and the removal of a month for the other, with all writers behind it.
+const verifyFor = lockWait / 2
+
 // verify runs fn on what is stored at one moment. Fn should end, with what it has, when
-// more is no longer true: after half of the time that a verification may take.
+// more is no longer true: after verifyFor.
 func (s *Store) verify(ctx context.Context, what string, fn func(ctx context.Context, tx pgx.Tx, more func() bool) error) error {
 	return s.verifies.call(ctx, what, func(ctx context.Context) error {
-		enough := time.Now().Add(s.verifies.timeout / 2)
 		options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 		return pgx.BeginTxFunc(ctx, s.verifies, options, func(tx pgx.Tx) error {
 			// Before the moment is fixed: a month that is removed later would be gone without
@@ -27,6 +30,7 @@ func (s *Store) verify(ctx context.Context, what string, fn func(ctx context.Con
 			if _, err := tx.Exec(ctx, "LOCK TABLE audit_events IN ACCESS SHARE MODE"); err != nil {
 				return err
 			}
+			enough := time.Now().Add(verifyFor)
 			return fn(ctx, tx, func() bool { return time.Now().Before(enough) })
 		})
 	})
