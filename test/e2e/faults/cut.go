@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ func (i *Injector) Cut(ctx context.Context, apps ...App) (mend func(context.Cont
 		for _, attach := range mends {
 			err = errors.Join(err, attach(ctx))
 		}
+		for _, app := range apps {
+			err = errors.Join(err, i.untilReach(ctx, app, true))
+		}
 		return err
 	}
 	// Connected to while that can be done.
@@ -43,9 +47,8 @@ func (i *Injector) Cut(ctx context.Context, apps ...App) (mend func(context.Cont
 		if err != nil {
 			return mend, err
 		}
-		err = wait.PollUntilContextCancel(ctx, lookInterval, true, func(ctx context.Context) (bool, error) { return i.reach(ctx, app) != nil, nil })
-		if err != nil {
-			return mend, fmt.Errorf("%s: still takes connections: %w", app.Name, err)
+		if err := i.untilReach(ctx, app, false); err != nil {
+			return mend, err
 		}
 	}
 	for _, app := range apps {
@@ -59,6 +62,20 @@ func (i *Injector) Cut(ctx context.Context, apps ...App) (mend func(context.Cont
 		}
 	}
 	return mend, nil
+}
+
+// untilReach waits until an app takes connections, or none: what leads to it follows its
+// Service up to a second later.
+func (i *Injector) untilReach(ctx context.Context, app App, wanted bool) error {
+	var seen error
+	err := wait.PollUntilContextCancel(ctx, lookInterval, true, func(ctx context.Context) (bool, error) {
+		seen = i.reach(ctx, app)
+		return (seen == nil) == wanted, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: should take connections: %t; it answers: %w: %w", app.Name, wanted, cmp.Or(seen, errors.New("yes")), err)
+	}
+	return nil
 }
 
 // reach opens a connection to PostgreSQL or Redis.
