@@ -146,10 +146,11 @@ func sweepTrail(ctx context.Context) {
 	GinkgoHelper()
 	trail := must(audit.Connect(ctx, kube, run.Tokens["both"], said.Transport))
 	var report *client.ChainReport
-	Eventually(func(ctx context.Context) (err error) {
+	verify := func(ctx context.Context) (err error) {
 		report, err = trail.Verify(ctx, everything)
 		return err
-	}).WithContext(ctx).Should(Succeed(), "after a restart of the node its connection to the API server is to be made again")
+	}
+	Eventually(verify).WithContext(ctx).Should(Succeed(), "after a restart of the node its connection to the API server is to be made again")
 	if report.Valid && report.Length <= trailBound {
 		return
 	}
@@ -160,6 +161,8 @@ func sweepTrail(ctx context.Context) {
 		err = stores.Empty(ctx, kube)
 	}
 	Expect(errors.Join(err, up(ctx))).To(Succeed())
+	Eventually(verify).WithContext(ctx).Should(Succeed(), "the Service leads to DataStorage again")
+	Expect(report.Valid).To(BeTrue(), "what is empty is whole")
 }
 
 // What a run made stays only if a spec failed: it is evidence then. Audit events stay in
