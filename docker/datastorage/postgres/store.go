@@ -35,7 +35,7 @@ const (
 	writeConnections  = 6
 	drainConnections  = 2 // the lock's, and the write's
 	readConnections   = 4
-	verifyConnections = 1
+	verifyConnections = 1 // who verifies takes a core of PostgreSQL and one of this process
 	probeConnections  = 2 // a ping and a look at the schema
 	signConnections   = 1
 )
