@@ -735,8 +735,10 @@ func TestTermination(t *testing.T) {
 	if n := g.storage.types(first.Body.RemediationRequestName)["gateway.signal.deduplicated"]; int64(n) != want-1 {
 		t.Errorf("got %d events, want %d", n, want-1)
 	}
-	if !strings.Contains(g.log.String(), "shutting down") {
-		t.Errorf("got log %s", g.log)
+	for _, said := range []string{"shutting down", "drained"} {
+		if !strings.Contains(g.log.String(), said) {
+			t.Errorf("got log %s, want %q in it", g.log, said)
+		}
 	}
 }
 

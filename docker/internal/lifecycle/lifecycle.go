@@ -93,9 +93,11 @@ func Run(ctx context.Context, s Service) error {
 		for _, server := range s.Servers {
 			server.draining.Store(true)
 		}
+		begun := time.Now()
 		if err := s.drain(failed); err != nil {
 			errs = append(errs, err)
 		}
+		s.Log.Info("drained, accepting no more connections", "duration_ms", time.Since(begun).Milliseconds())
 	case err := <-failed:
 		s.NotReady()
 		errs = append(errs, err)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,27 @@ func (c *Cluster) logs(ctx context.Context, labels client.MatchingLabels, ended 
 		}
 	}
 	return lines, errors.Join(errs...)
+}
+
+// AwaitLog returns when a pod's log has a line that contains text, one that it has or
+// gets, and fails when the log ends before.
+func (c *Cluster) AwaitLog(ctx context.Context, pod *corev1.Pod, text string) error {
+	tail := int64(logLines)
+	log, err := c.Kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: &tail, Follow: true}).Stream(ctx)
+	if err != nil {
+		return fmt.Errorf("Pod/%s: log: %w", pod.Name, err)
+	}
+	defer func() { _ = log.Close() }()
+	lines := bufio.NewReader(log)
+	for {
+		line, err := lines.ReadString('\n')
+		if strings.Contains(line, text) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("Pod/%s: log ended without %q: %w", pod.Name, text, err)
+		}
+	}
 }
 
 func ready(pod *corev1.Pod) bool {

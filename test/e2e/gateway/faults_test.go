@@ -289,8 +289,9 @@ var _ = Describe("When the Gateway is told to end", Serial, Ordered, ContinueOnF
 		unready, served = must(ready(ctx)), send(ctx, alert(meanwhile))
 		begun := must(hold(ctx, sized(ns, 4<<10))) // the time that it may take runs from here
 		inFlight = finishAll(all)
-		// Not asked too often: it goes on as long as callers come.
-		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).WithPolling(700*time.Millisecond).
+		// Not asked before it says so: who asks is a caller, for whom it goes on.
+		Expect(kube.AwaitLog(ctx, &pod, "drained")).To(Succeed())
+		Eventually(takesNothing).WithContext(ctx).WithArguments(must(kube.PodTransport("https:"+pod.Name, "8080"))).WithPolling(10*time.Millisecond).
 			Should(Succeed(), "the drain delay ends")
 		late = must(begun.finish()) // nothing but the last flush sends its audit event
 		code = must(world.ExitCode(ctx, pod))
