@@ -336,6 +336,55 @@ func TestManySmallCheckpointsAreVerifiedTogether(t *testing.T) {
 	}
 }
 
+// remove removes the oldest month, which is that of an instant.
+func (l *trail) remove(of time.Time) (audit.Checkpoint, error) {
+	conn, err := pgx.ConnectConfig(l.t.Context(), l.config.ConnConfig)
+	if err != nil {
+		return audit.Checkpoint{}, err
+	}
+	defer func() { _ = conn.Close(l.t.Context()) }()
+	outside, err := l.redis.Checkpoint(l.t.Context())
+	if err != nil {
+		return audit.Checkpoint{}, err
+	}
+	months, err := postgres.Months(l.t.Context(), conn)
+	if err != nil || len(months) == 0 || !months[0].Equal(time.Date(of.Year(), of.Month(), 1, 0, 0, 0, 0, time.UTC)) {
+		return audit.Checkpoint{}, fmt.Errorf("got months %v, %v", months, err)
+	}
+	return postgres.RemoveMonth(l.t.Context(), conn, l.Key, outside, months[0])
+}
+
+// TestAMonthIsRemovedBesideAMigration that locks the whole table, as ALTER TABLE and TRUNCATE
+// do, while what is removed is being signed: the one waits for the other, and neither is ended
+// as a deadlock.
+func TestAMonthIsRemovedBesideAMigration(t *testing.T) {
+	l := newTrail(t)
+	old := time.Date(2020, 1, 15, 12, 0, 0, 0, time.UTC)
+	l.write("c-1", 2, old)
+	l.sign()
+	signing := testenv.Begin(t, l.config, "LOCK TABLE audit_removed_runs IN ACCESS EXCLUSIVE MODE")
+	removed, altered := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := l.remove(old)
+		removed <- err
+	}()
+	testenv.Waits(t, signing, removed)
+	migration := testenv.Begin(t, l.config, "SELECT")
+	go func() {
+		_, err := migration.Exec(t.Context(), "ALTER TABLE audit_events ADD COLUMN more text")
+		altered <- err
+	}()
+	for waits := false; !waits; {
+		if err := signing.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1)", migration.Conn().PgConn().PID()).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(signing.Commit(t.Context()), <-removed, <-altered, migration.Commit(t.Context())); err != nil {
+		t.Error(err)
+	}
+	l.want("whole", "whole")
+}
+
 // TestAMonthIsRemovedByPolicy has a chain whose first event is of a month long ago.
 func TestAMonthIsRemovedByPolicy(t *testing.T) {
 	l := newTrail(t)
@@ -343,27 +392,11 @@ func TestAMonthIsRemovedByPolicy(t *testing.T) {
 	l.write("c-1", 2, old)
 	l.write("c-2", 1, old)
 	l.write("c-1", 3, time.Now())
-	remove := func() (audit.Checkpoint, error) {
-		conn, err := pgx.ConnectConfig(t.Context(), l.config.ConnConfig)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = conn.Close(t.Context()) }()
-		outside, err := l.redis.Checkpoint(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		months, err := postgres.Months(t.Context(), conn)
-		if err != nil || len(months) == 0 || !months[0].Equal(old.AddDate(0, 0, -14).Truncate(24*time.Hour)) {
-			t.Fatalf("got %v, %v", months, err)
-		}
-		return postgres.RemoveMonth(t.Context(), conn, l.Key, outside, months[0])
-	}
-	if _, err := remove(); !errors.Is(err, audit.ErrTampered) || !strings.Contains(err.Error(), "month 2020-01: 3 events are stored and 0 are signed") {
+	if _, err := l.remove(old); !errors.Is(err, audit.ErrTampered) || !strings.Contains(err.Error(), "month 2020-01: 3 events are stored and 0 are signed") {
 		t.Errorf("before it is signed: got %v", err)
 	}
 	l.sign()
-	if removed, err := remove(); err != nil || removed.Events != 3 {
+	if removed, err := l.remove(old); err != nil || removed.Events != 3 {
 		t.Fatalf("got %+v, %v", removed, err)
 	}
 	l.want("whole", "whole")

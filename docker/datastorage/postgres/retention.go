@@ -35,6 +35,11 @@ func RemoveMonth(ctx context.Context, conn *pgx.Conn, key audit.Key, outside aud
 		if err != nil {
 			return err
 		}
+		// As everybody else it locks the table before a partition of it: who locks the whole table
+		// has the first and waits for the second. Until a partition is dropped nobody waits for this.
+		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY audit_events IN ACCESS SHARE MODE"); err != nil {
+			return err
+		}
 		var stored, signed int64
 		if err := tx.QueryRow(ctx, "SELECT (SELECT count(*) FROM "+partition+`), (SELECT coalesce(sum(events), 0) FROM audit_checkpoints WHERE month = $1
 			AND NOT removed AND number > (SELECT coalesce(max(number), 0) FROM audit_checkpoints WHERE month = $1 AND removed))`, month).Scan(&stored, &signed); err != nil {
