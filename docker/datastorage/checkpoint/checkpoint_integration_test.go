@@ -348,8 +348,11 @@ func (l *trail) remove(of time.Time) (audit.Checkpoint, error) {
 		return audit.Checkpoint{}, err
 	}
 	months, err := postgres.Months(l.t.Context(), conn)
-	if err != nil || len(months) == 0 || !months[0].Equal(time.Date(of.Year(), of.Month(), 1, 0, 0, 0, 0, time.UTC)) {
-		return audit.Checkpoint{}, fmt.Errorf("got months %v, %v", months, err)
+	if err != nil {
+		return audit.Checkpoint{}, err
+	}
+	if len(months) == 0 || !months[0].Equal(time.Date(of.Year(), of.Month(), 1, 0, 0, 0, 0, time.UTC)) {
+		return audit.Checkpoint{}, fmt.Errorf("got months %v", months)
 	}
 	return postgres.RemoveMonth(l.t.Context(), conn, l.Key, outside, months[0])
 }
