@@ -377,11 +377,7 @@ func TestAMonthIsRemovedBesideAMigration(t *testing.T) {
 		_, err := migration.Exec(t.Context(), "ALTER TABLE audit_events ADD COLUMN more text")
 		altered <- err
 	}()
-	for waits := false; !waits; {
-		if err := signing.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1)", migration.Conn().PgConn().PID()).Scan(&waits); err != nil {
-			t.Fatal(err)
-		}
-	}
+	testenv.WaitsItself(t, signing, migration.Conn(), altered)
 	if err := errors.Join(signing.Commit(t.Context()), <-removed, <-altered, migration.Commit(t.Context())); err != nil {
 		t.Error(err)
 	}

@@ -349,20 +349,12 @@ func TestAWriterWaitsForItsOwnChainsOnly(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "INSERT INTO audit_event_ids (event_id, event_timestamp, content) VALUES ($1, now(), 0)", first.ID); err != nil {
 		t.Fatal(err)
 	}
-	var standing errgroup.Group
-	standing.Go(func() error {
+	standing := make(chan error, 1)
+	go func() {
 		_, err := store.Write(t.Context(), []audit.Event{first})
-		return err
-	})
-	stands := "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%audit_event_ids%'"
-	for waiting := 0; waiting == 0; {
-		if _, err := tx.Exec(t.Context(), "SELECT pg_stat_clear_snapshot()"); err != nil {
-			t.Fatal(err)
-		}
-		if err := tx.QueryRow(t.Context(), stands).Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
-	}
+		standing <- err
+	}()
+	testenv.Waits(t, tx, standing)
 	within := func(d time.Duration, events ...audit.Event) error {
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
@@ -381,7 +373,7 @@ func TestAWriterWaitsForItsOwnChainsOnly(t *testing.T) {
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := standing.Wait(); err != nil {
+	if err := <-standing; err != nil {
 		t.Fatal(err)
 	}
 	write(t, store, many...)

@@ -36,7 +36,7 @@ func RemoveMonth(ctx context.Context, conn *pgx.Conn, key audit.Key, outside aud
 			return err
 		}
 		// As everybody else it locks the table before a partition of it: who locks the whole table
-		// has the first and waits for the second. Until a partition is dropped nobody waits for this.
+		// has the first and waits for the second. Readers and writers do not wait for this.
 		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY audit_events IN ACCESS SHARE MODE"); err != nil {
 			return err
 		}

@@ -118,8 +118,21 @@ func Begin(t testing.TB, config *pgxpool.Config, sql string) pgx.Tx {
 // Waits returns when something waits for a lock that the transaction has, or has ended.
 func Waits(t testing.TB, tx pgx.Tx, ended <-chan error) {
 	t.Helper()
+	until(t, tx, ended, "pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+}
+
+// WaitsItself returns when a connection waits for a lock, or what it does has ended. It is asked
+// in another transaction.
+func WaitsItself(t testing.TB, tx pgx.Tx, conn *pgx.Conn, ended <-chan error) {
+	t.Helper()
+	until(t, tx, ended, "pid = $1", conn.PgConn().PID())
+}
+
+// until returns when somebody of whom a condition is true waits for a lock, or has ended.
+func until(t testing.TB, tx pgx.Tx, ended <-chan error, condition string, args ...any) {
+	t.Helper()
 	for waits := false; !waits && len(ended) == 0; {
-		if err := tx.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))").Scan(&waits); err != nil {
+		if err := tx.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND "+condition+")", args...).Scan(&waits); err != nil {
 			t.Fatal(err)
 		}
 	}

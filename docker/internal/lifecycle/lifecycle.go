@@ -93,11 +93,9 @@ func Run(ctx context.Context, s Service) error {
 		for _, server := range s.Servers {
 			server.draining.Store(true)
 		}
-		begun := time.Now()
 		if err := s.drain(failed); err != nil {
 			errs = append(errs, err)
 		}
-		s.Log.Info("drained, accepting no more connections", "duration_ms", time.Since(begun).Milliseconds())
 	case err := <-failed:
 		s.NotReady()
 		errs = append(errs, err)
@@ -142,6 +140,7 @@ func (s Service) drain(failed <-chan error) error {
 			}
 			wait := linger(s.DrainDelay, now.Sub(begun), now.Sub(last), waits)
 			if wait <= 0 {
+				s.Log.Info("drained, accepting no more connections", "duration_ms", now.Sub(begun).Milliseconds())
 				return nil
 			}
 			timer.Reset(wait)
