@@ -150,7 +150,7 @@ func replicas(obj *unstructured.Unstructured) (wanted int64, counted bool) {
 	return wanted, true
 }
 
-// lookAtJob takes only a complete Job for ready: kstatus takes a running one.
+// lookAtJob takes only a Job that is done for ready: kstatus takes a running one.
 func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
 	var job batchv1.Job
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &job); err != nil {
@@ -168,10 +168,27 @@ func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
 			found.symptoms = append(found.symptoms, kube.Symptom{Class: kube.ClassFailed, Reason: condition.Reason, Message: condition.Message})
 		}
 	}
+	if len(found.symptoms) == 0 && v.succeeded(&job) {
+		return finding{ready: true}
+	}
 	if len(found.symptoms) == 0 && job.Status.Failed >= finalJobFailures {
 		found.symptoms = append(found.symptoms, kube.Symptom{Class: kube.ClassFailed, Reason: fmt.Sprintf("%d pods failed", job.Status.Failed)})
 	}
 	return found
+}
+
+// succeeded tells whether so many of a Job's pods have succeeded as it takes. Its controller
+// gathers what they tell for a second before it says that it is complete. Where it matters
+// which pods did, or it is not said how many must, the controller decides.
+func (v *view) succeeded(job *batchv1.Job) bool {
+	if completions := job.Spec.Completions; completions != nil && job.Spec.SuccessPolicy == nil &&
+		(job.Spec.CompletionMode == nil || *job.Spec.CompletionMode == batchv1.NonIndexedCompletion) {
+		done := filter(v.pods, func(pod *corev1.Pod) bool {
+			return metav1.IsControlledBy(pod, job) && pod.Status.Phase == corev1.PodSucceeded
+		})
+		return len(done) >= int(*completions)
+	}
+	return false
 }
 
 // lookAtService takes a Service that selects pods for ready when it has an address

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -114,6 +115,46 @@ status: {phase: Failed}
 			t.Errorf("got %+v, want not found", found)
 		}
 	})
+}
+
+// The API server fills in that one pod must succeed.
+func TestAJobIsDoneWithItsPodsAndNotASecondLater(t *testing.T) {
+	const job = `
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrations, namespace: apps, uid: it}
+status: {startTime: "2026-01-01T00:00:00Z", active: 1}
+spec: `
+	of := func(owner types.UID, phase corev1.PodPhase) *corev1.Pod {
+		pod := pod(corev1.PodStatus{Phase: phase})
+		controls := true
+		pod.OwnerReferences = []metav1.OwnerReference{{UID: owner, Controller: &controls}}
+		return pod
+	}
+	tests := []struct {
+		name, spec string
+		pods       []*corev1.Pod
+		want       bool
+	}{
+		{"of which one has succeeded", "{completions: 1}", []*corev1.Pod{of("it", corev1.PodFailed), of("it", corev1.PodSucceeded)}, true},
+		{"of which one runs", "{completions: 1}", []*corev1.Pod{of("it", corev1.PodRunning)}, false},
+		{"of which one of two has", "{completions: 2}", []*corev1.Pod{of("it", corev1.PodSucceeded), of("it", corev1.PodRunning)}, false},
+		{"beside one whose pod has", "{completions: 1}", []*corev1.Pod{of("another", corev1.PodSucceeded)}, false},
+		{"whose pods decide together", "{parallelism: 1}", []*corev1.Pod{of("it", corev1.PodSucceeded)}, false},
+		{"of which each has its part", "{completions: 1, completionMode: Indexed}", []*corev1.Pod{of("it", corev1.PodSucceeded)}, false},
+		{"with a policy", "{completions: 1, successPolicy: {rules: [{succeededCount: 1}]}}", []*corev1.Pod{of("it", corev1.PodSucceeded)}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if found := look(parse(t, job+test.spec), view{pods: test.pods}); found.ready != test.want {
+				t.Errorf("got ready=%v (%s), want %v", found.ready, found.reason, test.want)
+			}
+		})
+	}
+	failed := strings.Replace(job, "active: 1", `conditions: [{type: Failed, status: "True", reason: DeadlineExceeded}]`, 1) + "{completions: 1}"
+	if found := look(parse(t, failed), view{pods: []*corev1.Pod{of("it", corev1.PodSucceeded)}}); found.ready {
+		t.Error("one that its controller says failed is done")
+	}
 }
 
 func TestLookAtService(t *testing.T) {

@@ -32,7 +32,7 @@ var (
 )
 
 // Wait watches the changed objects, all at once, until each is ready: workloads
-// have rolled out, Jobs are complete, Services have an address to send to, custom
+// have rolled out, Jobs are done, Services have an address to send to, custom
 // resource definitions are established. Pods are asked themselves: the status of what
 // they belong to may be older than the last restart of their node.
 //
