@@ -117,17 +117,16 @@ func (b *bench) measure(ctx context.Context, cell Cell, name string) (sample Sam
 		}
 	}
 	busy, begun := usage(), time.Now()
-	env, err := b.open(ctx, cell, name, func(plan *infrastructure.Plan) error {
+	env, err := b.open(ctx, cell, name, func(plan *infrastructure.Plan) (err error) {
 		plan.Overlay = extra
-		return nil
+		// As of a run: what it needs is loaded while the cluster is made.
+		plan.Goals, err = plan.Goal(infrastructure.DeployComponent)
+		return err
 	})
 	if err != nil {
 		return sample, err
 	}
-	goals, err := env.Goal(infrastructure.DeployComponent)
-	if err == nil {
-		err = concurrently(ctx, env, goals)
-	}
+	err = concurrently(ctx, env, env.Goals)
 	sample = Sample{cell, time.Since(begun).Seconds(), usage() - busy, path(env.Plan, env.Timeline.Document().Steps)}
 	return sample, errors.Join(err, b.tidy(ctx, env, cell), env.Close())
 }
