@@ -52,9 +52,10 @@ func (v *view) look(ref Ref) finding {
 		return finding{object: ref, reason: "not found"}
 	}
 	var found finding
+	pods := v.podsOf(obj)
 	switch ref.GroupKind() {
 	case schema.GroupKind{Group: batchv1.GroupName, Kind: "Job"}:
-		found = v.lookAtJob(obj)
+		found = lookAtJob(obj, pods)
 	case schema.GroupKind{Kind: "Service"}:
 		found = v.lookAtService(obj)
 	case schema.GroupKind{Kind: "Pod"}:
@@ -63,7 +64,6 @@ func (v *view) look(ref Ref) finding {
 		found = lookAtStatus(obj)
 	}
 	found.object = ref
-	pods := v.podsOf(obj)
 	if found.ready {
 		if waiting := v.notYet(obj, pods); waiting != "" {
 			found.ready, found.reason = false, waiting
@@ -151,7 +151,7 @@ func replicas(obj *unstructured.Unstructured) (wanted int64, counted bool) {
 }
 
 // lookAtJob takes only a Job that is done for ready: kstatus takes a running one.
-func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
+func lookAtJob(obj *unstructured.Unstructured, pods []*corev1.Pod) finding {
 	var job batchv1.Job
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &job); err != nil {
 		return finding{reason: err.Error()}
@@ -168,7 +168,7 @@ func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
 			found.symptoms = append(found.symptoms, kube.Symptom{Class: kube.ClassFailed, Reason: condition.Reason, Message: condition.Message})
 		}
 	}
-	if len(found.symptoms) == 0 && v.succeeded(&job) {
+	if len(found.symptoms) == 0 && succeeded(&job, pods) {
 		return finding{ready: true}
 	}
 	if len(found.symptoms) == 0 && job.Status.Failed >= finalJobFailures {
@@ -180,15 +180,13 @@ func (v *view) lookAtJob(obj *unstructured.Unstructured) finding {
 // succeeded tells whether so many of a Job's pods have succeeded as it takes. Its controller
 // gathers what they tell for a second before it says that it is complete. Where it matters
 // which pods did, or it is not said how many must, the controller decides.
-func (v *view) succeeded(job *batchv1.Job) bool {
-	if completions := job.Spec.Completions; completions != nil && job.Spec.SuccessPolicy == nil &&
-		(job.Spec.CompletionMode == nil || *job.Spec.CompletionMode == batchv1.NonIndexedCompletion) {
-		done := filter(v.pods, func(pod *corev1.Pod) bool {
-			return metav1.IsControlledBy(pod, job) && pod.Status.Phase == corev1.PodSucceeded
-		})
-		return len(done) >= int(*completions)
+func succeeded(job *batchv1.Job, pods []*corev1.Pod) bool {
+	indexed := job.Spec.CompletionMode != nil && *job.Spec.CompletionMode != batchv1.NonIndexedCompletion
+	if job.Spec.Completions == nil || job.Spec.SuccessPolicy != nil || indexed {
+		return false
 	}
-	return false
+	done := filter(pods, func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodSucceeded })
+	return len(done) >= int(*job.Spec.Completions)
 }
 
 // lookAtService takes a Service that selects pods for ready when it has an address
