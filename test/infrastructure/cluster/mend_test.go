@@ -38,6 +38,8 @@ type world struct {
 	down           bool              // the API server does not answer
 	ended          bool              // the node has, right after its start
 	endpoints      []string          // addresses that the API server's Service leads to
+	retries        int               // that its kubelet needs until it has read the Services
+	changed        chan corev1.Pod   // whoever watches is told
 }
 
 const node = "e2e-1-control-plane"
@@ -60,6 +62,24 @@ func (w *world) run(cmd command.Cmd) error {
 	return nil
 }
 
+// pod is the only one.
+func (w *world) pod() corev1.Pod {
+	pod := corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web", UID: "1", Annotations: w.podOf}, Spec: corev1.PodSpec{NodeName: node},
+		Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: map[bool]corev1.ConditionStatus{true: corev1.ConditionTrue, false: corev1.ConditionFalse}[w.podReady]}}, ContainerStatuses: []corev1.ContainerStatus{{
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: w.podSince}}},
+		}}},
+	}
+	if w.retries > 0 {
+		pod.Status.Conditions[0].Status = corev1.ConditionFalse
+		pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+			Reason: "CreateContainerConfigError", Message: "services have not yet been read at least once, cannot construct envvars",
+		}}
+	}
+	return pod
+}
+
 func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set("Content-Type", "application/json")
 	if r.URL.Query().Get("sendInitialEvents") != "" { // as an API server that knows lists and watches only
@@ -70,11 +90,22 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("watch") != "" {
 		rw.WriteHeader(http.StatusOK)
 		rw.(http.Flusher).Flush()
-		<-r.Context().Done()
-		return
+		for {
+			select {
+			case pod := <-w.changed:
+				_ = json.NewEncoder(rw).Encode(map[string]any{"type": "MODIFIED", "object": pod})
+				rw.(http.Flusher).Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
 	}
 	var list any
 	switch {
+	case r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/namespaces/apps/pods/web"):
+		w.retries--
+		list = w.pod()
+		w.changed <- w.pod()
 	case strings.HasSuffix(r.URL.Path, "/nodes"):
 		list = corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, Items: []corev1.Node{{
 			ObjectMeta: metav1.ObjectMeta{Name: node},
@@ -92,12 +123,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"}, Endpoints: []discoveryv1.Endpoint{{Addresses: w.endpoints}},
 		}}}
 	case strings.HasSuffix(r.URL.Path, "/pods"):
-		list = corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web", Annotations: w.podOf}, Spec: corev1.PodSpec{NodeName: node},
-			Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: map[bool]corev1.ConditionStatus{true: corev1.ConditionTrue, false: corev1.ConditionFalse}[w.podReady]}}, ContainerStatuses: []corev1.ContainerStatus{{
-				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: w.podSince}}},
-			}}},
-		}}}
+		list = corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{w.pod()}}
 	}
 	_ = json.NewEncoder(rw).Encode(list)
 }
@@ -163,6 +189,12 @@ func TestMend(t *testing.T) {
 		{"a pod that is not ready, as it may have been", func(w *world) { w.podReady = false }, "", nil, ""},
 		{"a pod that was ready, and is again", func(w *world) { w.wantReady, w.podReady = true, true }, "", nil, ""},
 		{"a pod that was ready, and is no more", func(w *world) { w.wantReady, w.podReady = true, false }, "", nil, "Pod/apps/web: is not ready again"},
+		{"a pod that its kubelet would start ten seconds later, because it had not read the Services", func(w *world) {
+			w.wantReady, w.podReady, w.retries, w.changed = true, true, 1, make(chan corev1.Pod)
+		}, "", nil, ""},
+		{"a pod whose kubelet has not read the Services when it tries again", func(w *world) {
+			w.wantReady, w.podReady, w.retries, w.changed = true, true, 2, make(chan corev1.Pod)
+		}, "", nil, ""},
 		{"a pod of the control plane, which was ready", func(w *world) { w.wantReady, w.podOf = true, map[string]string{"kubernetes.io/config.mirror": "x"} }, "", nil, ""},
 		{"its API server's address of before, which pods are still sent to", func(w *world) { w.endpoints = []string{"10.89.0.33", "10.89.0.40"} }, "", nil,
 			"Service/default/kubernetes: still leads to 10.89.0.33, which is no node's address"},

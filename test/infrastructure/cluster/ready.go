@@ -6,12 +6,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kubernaut.ai/e2e/test/infrastructure/kube"
 )
@@ -49,10 +51,17 @@ func (k Kind) nodesReady(ctx context.Context, client kube.Interface, started map
 // has not come to its end, but for the control plane's, whose probes look every ten seconds:
 // what they do shows in the others.
 func (k Kind) podsSeen(ctx context.Context, client kube.Interface, started map[string]time.Time, ready bool) error {
+	retries := retries{client: client, pending: map[types.UID]bool{}}
+	defer retries.all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var reasons []string
 	err := kube.Until(ctx, kube.From(client.CoreV1().Pods(""), nil), nil, func(pods []*corev1.Pod) bool {
 		reasons = nil
 		for _, pod := range pods {
+			if unread(pod) {
+				retries.soon(ctx, pod)
+			}
 			if unseen(pod, started[pod.Spec.NodeName]) {
 				reasons = append(reasons, fmt.Sprintf("Pod/%s/%s: its status is from before the restart", pod.Namespace, pod.Name))
 			} else if ready && !kube.IsReady(pod) && !ended(pod) && pod.Annotations[corev1.MirrorPodAnnotationKey] == "" {
@@ -62,6 +71,59 @@ func (k Kind) podsSeen(ctx context.Context, client kube.Interface, started map[s
 		return len(reasons) == 0
 	})
 	return k.explain(err, reasons, "its API server shows no pod")
+}
+
+// unread tells whether a container of the pod waits because its kubelet had not read the
+// Services when it was to start it, as happens to one that was started before its API server.
+// By itself the kubelet tries again after ten to fifteen seconds.
+func unread(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses), func(status corev1.ContainerStatus) bool {
+		waiting := status.State.Waiting
+		return waiting != nil && waiting.Reason == "CreateContainerConfigError" && strings.HasPrefix(waiting.Message, "services have not yet been read")
+	})
+}
+
+// retries have kubelets look at pods again: they do when a pod changes, whatever it is.
+type retries struct {
+	client  kube.Interface
+	all     sync.WaitGroup
+	mu      sync.Mutex
+	pending map[types.UID]bool
+}
+
+// retryAnnotation holds when a pod was changed for that, last.
+const retryAnnotation = "e2e.kubernaut.ai/retried"
+
+// retryPause is what a kubelet gets to read the Services. What changes a pod shows the pod
+// again, so that there is another try if it is still needed.
+const retryPause = 200 * time.Millisecond
+
+// soon changes the pod after a pause, unless that is about to be done. It does not block; an
+// error is of no interest to anybody who waits for the pod.
+func (r *retries) soon(ctx context.Context, pod *corev1.Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending[pod.UID] {
+		return
+	}
+	r.pending[pod.UID] = true
+	r.all.Go(func() {
+		pause := time.NewTimer(retryPause)
+		defer pause.Stop()
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		r.mu.Lock()
+		r.pending[pod.UID] = false
+		r.mu.Unlock()
+		change := fmt.Appendf(nil, `{"metadata":{"uid":%q,"annotations":{%q:%q}}}`, pod.UID, retryAnnotation, time.Now().Format(time.RFC3339Nano))
+		_ = kube.Retry(ctx, kube.Transient, func() error {
+			_, err := r.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, change, metav1.PatchOptions{})
+			return err
+		})
+	})
 }
 
 // alive waits until every kubelet has renewed its lease since a time. It does so every ten
