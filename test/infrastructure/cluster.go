@@ -119,12 +119,13 @@ func (e *Environment) removeCluster(ctx context.Context) error {
 	return errors.Join(os.RemoveAll(filepath.Join(e.coverageDir(), keptFolder)), e.state.Forget())
 }
 
-// reuse prepares a cluster that is used again.
+// reuse prepares a cluster that is used again: what its services have counted so far is of
+// another run.
 func (e *Environment) reuse(ctx context.Context) error {
 	if e.Variant != Coverage {
 		return nil
 	}
-	if _, err := e.stopPods(ctx); err != nil {
+	if err := e.adapters.End(ctx, e.state.Kubeconfig(), e.Namespace, e.workloads()); err != nil {
 		return err
 	}
 	return e.resetCoverage()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,6 +105,26 @@ func runPod(ctx context.Context, plan *infrastructure.Plan, seen func(*corev1.Po
 		}}}},
 	})
 	return nil
+}
+
+func TestWhatWasCountedInARunBeforeIsOfNoInterest(t *testing.T) {
+	w, plan, env := covered(t, config(infrastructure.Coverage))
+	if err := runPod(t.Context(), plan, func(*corev1.Pod) {}); err != nil {
+		t.Fatal(err)
+	}
+	env = reopened(t, w, plan, env)
+	for _, phase := range plan.Phases() {
+		if err := env.Do(t.Context(), phase); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls := w.Calls(); !slices.Contains(calls, "end app") {
+		t.Errorf("the pods of the run before were not ended: %q", calls)
+	}
+	left, err := os.ReadDir(filepath.Join(plan.Root, ".e2e", plan.ClusterName, "coverage", "raw", "app"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("got %v and %v, want an empty folder", left, err)
+	}
 }
 
 func TestInterruptedCollectingCanBeDoneAgain(t *testing.T) {

@@ -102,8 +102,9 @@ type Adapters struct {
 	// History is where the results of suites are remembered; nil remembers none.
 	History func() (history.Store, error)
 	// Stop ends the pods of workloads in order, and Follow watches all pods until
-	// ctx ends; both show what they see.
+	// ctx ends; both show what they see. End ends the pods at once, whatever they counted.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
+	End    func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload) error
 	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error
 	// Pods returns the pods of a namespace.
 	Pods func(ctx context.Context, kubeconfig, namespace string) ([]corev1.Pod, error)
@@ -199,6 +200,7 @@ func RealAdapters(plan *Plan, engineName string) Adapters {
 		},
 		History: plan.history,
 		Stop:    coverage.Stop,
+		End:     coverage.End,
 		Follow:  coverage.Follow,
 		Pods:    podsOf,
 		Monitor: monitor.Start,

@@ -61,20 +61,28 @@ func (w *World) Adapters() infrastructure.Adapters {
 		Elsewhere: func(engine string) infrastructure.Cluster { return kind{w, engine} },
 		Connect:   func(string) (infrastructure.Applier, error) { return applier{w}, nil },
 		Stop: func(ctx context.Context, _, _ string, workloads []coverage.Workload, seen func(*corev1.Pod)) error {
-			names := make([]string, len(workloads))
-			for i, workload := range workloads {
-				names[i] = workload.Name
-			}
-			if err := w.did(ctx, "stop "+strings.Join(names, " ")); err != nil || w.Stopping == nil {
+			if err := w.did(ctx, "stop "+list(workloads)); err != nil || w.Stopping == nil {
 				return err
 			}
 			return w.Stopping(ctx, seen)
+		},
+		End: func(ctx context.Context, _, _ string, workloads []coverage.Workload) error {
+			return w.did(ctx, "end "+list(workloads))
 		},
 		Follow: func(ctx context.Context, _, _ string, _ func(*corev1.Pod)) error {
 			<-ctx.Done()
 			return nil
 		},
 	}
+}
+
+// list names workloads.
+func list(workloads []coverage.Workload) string {
+	names := make([]string, len(workloads))
+	for i, workload := range workloads {
+		names[i] = workload.Name
+	}
+	return strings.Join(names, " ")
 }
 
 // Calls returns what was asked so far, in order.
