@@ -751,7 +751,7 @@ func ginkgo(passed, skipped, failed int) string {
 			specs = append(specs, fmt.Sprintf(`{"LeafNodeType":"It","LeafNodeText":"%s %d","State":%q,"Failure":{"Message":"too late","Location":{"FileName":"a_test.go","LineNumber":7}}}`, state, i, state))
 		}
 	}
-	return fmt.Sprintf(`[{"PreRunStats":{"TotalSpecs":%d,"SpecsThatWillRun":%d},"SuiteConfig":{"FocusStrings":["only here"]},"SpecReports":[%s]}]`,
+	return fmt.Sprintf(`[{"PreRunStats":{"TotalSpecs":%d,"SpecsThatWillRun":%d},"SuiteConfig":{"FocusStrings":["only here"]},"SuiteDescription":"A suite","SpecReports":[%s]}]`,
 		len(specs), passed+failed, strings.Join(specs, ","))
 }
 
@@ -897,7 +897,7 @@ func TestAFocusThatMatchesNothingCostsNoCluster(t *testing.T) {
 	r := newRig(t, "E2E_FOCUS=nowhere")
 	r.world.Report = func(string) string { return ginkgo(0, 5, 0) }
 	err := r.run(tested("first"), tested("second"))
-	if err == nil || !strings.Contains(err.Error(), "E2E_FOCUS='nowhere': matches none of 5 specs") || r.world.Called("create") {
+	if err == nil || !strings.Contains(err.Error(), "E2E_FOCUS='nowhere': matches none of 5 specs; one of them is \"A suite skipped 0\"") || r.world.Called("create") {
 		t.Errorf("got %v and %v, want no cluster", err, r.world.Calls())
 	}
 }

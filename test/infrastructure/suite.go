@@ -122,7 +122,7 @@ func (e *Environment) selects(ctx context.Context, name string) error {
 		}
 	}
 	if count.SpecsThatWillRun == 0 {
-		return fmt.Errorf("%s: matches none of %d specs", e.Config.Suite, count.TotalSpecs)
+		return fmt.Errorf("%s: matches none of %d specs%s", e.Config.Suite, count.TotalSpecs, counted.example())
 	}
 	return nil
 }
@@ -134,6 +134,29 @@ type dryRun struct {
 		FocusStrings, SkipStrings []string
 		LabelFilter               string
 	}
+	SuiteDescription string
+	SpecReports      []struct {
+		ContainerHierarchyTexts    []string
+		ContainerHierarchyLabels   [][]string
+		LeafNodeType, LeafNodeText string
+		LeafNodeLabels             []string
+	}
+}
+
+// example shows whoever selected nothing what there is to select by; empty without specs.
+func (d dryRun) example() string {
+	for _, spec := range d.SpecReports {
+		if spec.LeafNodeType != "It" {
+			continue
+		}
+		name := strings.Join(slices.Concat([]string{d.SuiteDescription}, spec.ContainerHierarchyTexts, []string{spec.LeafNodeText}), " ")
+		text := fmt.Sprintf("; one of them is %q", name)
+		if labels := slices.Concat(append(spec.ContainerHierarchyLabels, spec.LeafNodeLabels)...); len(labels) > 0 {
+			text += ", labeled " + strings.Join(labels, ", ")
+		}
+		return text
+	}
+	return ""
 }
 
 func readDryRun(file string) (dryRun, error) {
