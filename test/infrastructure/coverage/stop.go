@@ -41,9 +41,9 @@ type Workload struct {
 // Stop scales the workloads to 0, one after the other, and waits, by watch, until their
 // pods are gone: each ends in order and writes its counters. It shows seen every pod of the
 // namespace, and those that end once more. A workload that is not there is stopped already;
-// an API server that is not there yet, as after a reboot, is waited for until ctx ends.
+// an API server that is not ready yet, as after a reboot, is waited for until ctx ends.
 func Stop(ctx context.Context, kubeconfig, namespace string, workloads []Workload, seen func(*corev1.Pod)) error {
-	client, err := kube.Client(kubeconfig)
+	client, err := serving(ctx, kubeconfig)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func Stop(ctx context.Context, kubeconfig, namespace string, workloads []Workloa
 // End ends the pods of the workloads as Stop does, but all at once, and within a second or so:
 // what they have counted is of no interest.
 func End(ctx context.Context, kubeconfig, namespace string, workloads []Workload) error {
-	client, err := kube.Client(kubeconfig)
+	client, err := serving(ctx, kubeconfig)
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,15 @@ func End(ctx context.Context, kubeconfig, namespace string, workloads []Workload
 		group.Go(func() error { return workload.end(ctx, client, namespace, &second, func(*corev1.Pod) {}) })
 	}
 	return group.Wait()
+}
+
+// serving returns a client once the API server is ready.
+func serving(ctx context.Context, kubeconfig string) (kube.Interface, error) {
+	client, err := kube.Client(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return client, kube.Serves(ctx, client)
 }
 
 // end scales the workload to 0 and waits until its pods are gone. grace is how many seconds

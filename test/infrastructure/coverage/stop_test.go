@@ -23,8 +23,8 @@ import (
 	"kubernaut.ai/e2e/test/infrastructure/coverage"
 )
 
-// apiServer answers as one that has just come up after a reboot: 503 at first. It holds the
-// StatefulSet store, without pods.
+// apiServer answers as one that has just come up after a reboot: 503 at first, and then as
+// one that does not know its roles yet. It holds the StatefulSet store, without pods.
 type apiServer struct {
 	asked   atomic.Int32
 	patched []string // one request at a time
@@ -40,8 +40,12 @@ func (s *apiServer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	status := func(code int32, reason metav1.StatusReason) metav1.Status {
 		return metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Code: code, Reason: reason}
 	}
-	if s.asked.Add(1) <= 2 {
+	switch asked := s.asked.Add(1); {
+	case asked <= 2:
 		answer(http.StatusServiceUnavailable, status(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable))
+		return
+	case asked <= 4:
+		answer(http.StatusForbidden, status(http.StatusForbidden, metav1.StatusReasonForbidden))
 		return
 	}
 	switch {

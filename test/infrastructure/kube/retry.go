@@ -49,6 +49,14 @@ func Retry(ctx context.Context, again func(error) bool, try func() error) error 
 	return err
 }
 
+// Serves waits until the API server says that it is ready: one that comes up answers before it
+// knows its roles, and forbids what it will allow.
+func Serves(ctx context.Context, client Interface) error {
+	return Retry(ctx, func(error) bool { return true }, func() error {
+		return client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+}
+
 // Transient reports whether the same request may succeed a moment later: the API
 // server does not answer yet or is too busy, a webhook or the namespace is not
 // there yet, or somebody else wrote at the same moment.
