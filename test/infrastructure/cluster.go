@@ -40,10 +40,10 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		switch {
 		case err == nil && done != "":
 			step.Detail("%s: %s", e.ClusterName, done)
-			return e.resetCoverage()
+			return e.reuse(ctx)
 		case err == nil:
 			step.Cached("%s", e.ClusterName)
-			return e.resetCoverage()
+			return e.reuse(ctx)
 		case errors.Is(err, errNone):
 		case errors.As(err, &broken):
 			step.Status("removing the cluster that is there: %s", broken.Reason)
@@ -53,8 +53,10 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if err := e.removeCluster(ctx); err != nil {
 			return err
 		}
-		if err := e.resetCoverage(); err != nil {
-			return err
+		if e.Variant == Coverage {
+			if err := e.resetCoverage(); err != nil {
+				return err
+			}
 		}
 		if e.adapters.Register != nil {
 			e.adapters.Register()
@@ -117,11 +119,15 @@ func (e *Environment) removeCluster(ctx context.Context) error {
 	return errors.Join(os.RemoveAll(filepath.Join(e.coverageDir(), keptFolder)), e.state.Forget())
 }
 
-// endCovered ends the services whose coverage is taken: what they have counted so far is of
-// another run.
-func (e *Environment) endCovered(ctx context.Context) error {
+// reuse prepares a cluster that is used again: what its services have counted so far is of
+// another run. It comes after all is back: a kubelet that starts is not sure to end what is
+// deleted meanwhile.
+func (e *Environment) reuse(ctx context.Context) error {
 	if e.Variant != Coverage {
 		return nil
+	}
+	if err := e.resetCoverage(); err != nil {
+		return err
 	}
 	return e.adapters.End(ctx, e.state.Kubeconfig(), e.Namespace, e.workloads())
 }
@@ -155,8 +161,7 @@ func (e *Environment) clusterSpec() (cluster.Spec, error) {
 // errNone is that there is no cluster.
 var errNone = errors.New("there is no cluster")
 
-// found brings the cluster that is there to what it was made as, without services that count
-// their coverage, and says what that took.
+// found brings the cluster that is there to what it was made as, and says what that took.
 // The error is errNone, a *cluster.Broken when it must be made anew, or that this could not
 // be found out.
 func (e *Environment) found(ctx context.Context, want cluster.Identity, status func(format string, args ...any)) (done string, err error) {
@@ -182,15 +187,9 @@ func (e *Environment) found(ctx context.Context, want cluster.Identity, status f
 		return "", &cluster.Broken{Reason: fmt.Sprintf("its certificates end after a year, and it was made %.0f days ago", age.Hours()/24)}
 	}
 	if was.Parked || was.Kept != nil && e.beginsClean() {
-		done, err = e.restoreFor(ctx, was, all, status)
-	} else {
-		done, err = e.mend(ctx, was, all, false, status)
+		return e.restoreFor(ctx, was, all, status)
 	}
-	if err == nil {
-		// Not before all is back: a kubelet that starts is not sure to end what is deleted meanwhile.
-		err = e.endCovered(ctx)
-	}
-	return done, err
+	return e.mend(ctx, was, all, false, status)
 }
 
 // certified is how long kubeadm's certificates hold, but for a day.

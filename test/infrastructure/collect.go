@@ -69,13 +69,10 @@ func (p *Plan) importPath(spec ImageSpec) string {
 }
 
 // resetCoverage empties the folders of the counters, makes one for each service, with what
-// had been counted when the cluster's state was kept, and begins a new record. No covered
-// service may run: what it has counted would be of an earlier run. The services' user is
-// not root, so all may write. Where no coverage is taken there is nothing to do.
+// had been counted when the cluster's state was kept, and begins a new record. A service that
+// still runs has its folder mounted, which has no name any more: what it counted, of an earlier
+// run, is seen by nobody. The services' user is not root, so all may write.
 func (e *Environment) resetCoverage() error {
-	if e.Variant != Coverage {
-		return nil
-	}
 	// The folder itself stays: a cluster that is kept has it mounted.
 	entries, err := os.ReadDir(e.coverageDir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

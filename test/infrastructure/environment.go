@@ -102,7 +102,7 @@ type Adapters struct {
 	// History is where the results of suites are remembered; nil remembers none.
 	History func() (history.Store, error)
 	// Stop ends the pods of workloads in order, and Follow watches all pods until
-	// ctx ends; both show what they see. End ends the pods at once, whatever they counted.
+	// ctx ends; both show what they see. End ends the pods without waiting for what they counted.
 	Stop   func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload, seen func(*corev1.Pod)) error
 	End    func(ctx context.Context, kubeconfig, namespace string, workloads []coverage.Workload) error
 	Follow func(ctx context.Context, kubeconfig, namespace string, seen func(*corev1.Pod)) error

@@ -66,17 +66,17 @@ func Stop(ctx context.Context, kubeconfig, namespace string, workloads []Workloa
 	return nil
 }
 
-// End ends the pods of the workloads as Stop does, but all at once, and within a second or so:
-// what they have counted is of no interest.
+// End has the API server forget the pods of the workloads, whose kubelets end them within two
+// seconds: what they have counted is of no interest. It does not wait for that.
 func End(ctx context.Context, kubeconfig, namespace string, workloads []Workload) error {
 	client, err := serving(ctx, kubeconfig)
 	if err != nil {
 		return err
 	}
-	second := int64(1)
+	now := int64(0)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, workload := range workloads {
-		group.Go(func() error { return workload.end(ctx, client, namespace, &second, func(*corev1.Pod) {}) })
+		group.Go(func() error { return workload.end(ctx, client, namespace, &now, func(*corev1.Pod) {}) })
 	}
 	return group.Wait()
 }
@@ -91,7 +91,7 @@ func serving(ctx context.Context, kubeconfig string) (kube.Interface, error) {
 }
 
 // end scales the workload to 0 and waits until its pods are gone. grace is how many seconds
-// they get for it, nil for as long as they ask for.
+// they get for it, 0 not to wait for them, nil for as long as they ask for.
 func (w Workload) end(ctx context.Context, client kube.Interface, namespace string, grace *int64, seen func(*corev1.Pod)) error {
 	var labels *metav1.LabelSelector
 	err := kube.Retry(ctx, kube.Transient, func() (err error) {

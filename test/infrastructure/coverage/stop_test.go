@@ -118,7 +118,7 @@ func TestEndGivesPodsNoTime(t *testing.T) {
 	if want := []string{`{"spec":{"replicas":0}}`}; !slices.Equal(api.patched, want) {
 		t.Errorf("patched the StatefulSet with %q, want %q", api.patched, want)
 	}
-	if want := []string{"/api/v1/namespaces/apps/pods app=store 1"}; !slices.Equal(api.deleted, want) {
+	if want := []string{"/api/v1/namespaces/apps/pods app=store 0"}; !slices.Equal(api.deleted, want) {
 		t.Errorf("deleted %q, want %q", api.deleted, want)
 	}
 }
