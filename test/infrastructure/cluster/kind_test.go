@@ -193,7 +193,7 @@ func TestImportStreamsOneArchiveIntoEveryNode(t *testing.T) {
 	if want := (map[string]string{"n1": "archive", "n2": "archive", "n3": "archive"}); !reflect.DeepEqual(got, want) || saves != 1 {
 		t.Errorf("got %v after %d saves, want %v after one", got, saves, want)
 	}
-	want := []string{"podman", "exec", "--interactive", "n1", "ctr", "--namespace", "k8s.io", "images", "import", "-"}
+	want := []string{"podman", "exec", "--interactive", "n1", "ctr", "--namespace", "k8s.io", "images", "import", "--local", "-"}
 	if !slices.ContainsFunc(runner.Calls(), func(call []string) bool { return slices.Equal(call, want) }) {
 		t.Errorf("no call %v", want)
 	}
