@@ -69,9 +69,11 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if lacks != nil {
 			e.Timeline.Say("this machine may be too small: %v", lacks)
 		}
+		made := spec
+		made.Image = e.stocked(ctx, step, spec.Image)
 		var loads sync.WaitGroup
 		creating, created := context.WithCancel(ctx)
-		err = e.adapters.Cluster.Create(ctx, spec, cluster.Progress{
+		err = e.adapters.Cluster.Create(ctx, made, cluster.Progress{
 			Retried:  func(err error) { step.Status("trying once more: %v", err) },
 			Prepared: func() { loads.Go(func() { e.preload(ctx, creating) }) },
 		})

@@ -82,7 +82,7 @@ const (
 // newGraph derives the phases from what the catalog says and from the images that the
 // objects of its components name. The rules, beside those of the ordering:
 //
-//   - the cluster is made of its node's image;
+//   - the cluster is made of its node's image, which may hold the other third-party ones;
 //   - an image is loaded when it is built, and a component deployed, into a cluster that has the base
 //     component;
 //   - the images of components that others come after or work with, and that need no other
@@ -128,7 +128,7 @@ func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*
 	}
 
 	create := Phase{Kind: CreateCluster}
-	add(create, Phase{BuildImage, catalog.Node})
+	add(create, builds...)
 	ready := create
 	if catalog.Base != "" {
 		ready = Phase{DeployComponent, catalog.Base}
@@ -180,7 +180,7 @@ func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*
 	}
 	switch ordering {
 	case Hybrid:
-		g.before[create] = append(builds, services...)
+		g.before[create] = append(g.before[create], services...)
 	case ClusterFirst:
 		g.before[compile] = []Phase{ready}
 		for _, phase := range g.phases {

@@ -64,8 +64,8 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 func TestTheOrderingsDifferInWhatTheyHaveWait(t *testing.T) {
 	create, compile, load := Phase{Kind: CreateCluster}, Phase{Kind: CompileServices}, Phase{LoadImage, "postgres"}
 	for ordering, want := range map[Ordering][3]string{
-		ClusterFirst: {"build/kind-node", "deploy/cluster", "build/datastorage build/gateway build/postgres deploy/cluster"},
-		Overlapped:   {"build/kind-node", "", "build/postgres deploy/cluster"},
+		ClusterFirst: {"build/alertmanager build/kind-node build/postgres build/redis", "deploy/cluster", "build/datastorage build/gateway build/postgres deploy/cluster"},
+		Overlapped:   {"build/alertmanager build/kind-node build/postgres build/redis", "", "build/postgres deploy/cluster"},
 	} {
 		g, err := newGraph(Kubernaut(), kubernautImages, ordering)
 		if err != nil {

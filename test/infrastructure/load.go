@@ -24,15 +24,9 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 		if err != nil {
 			return err
 		}
-		var lacking []string
-		for _, node := range nodes {
-			held, err := e.imagesIn(ctx, node)
-			if err != nil {
-				return err
-			}
-			if !held[ref] {
-				lacking = append(lacking, node)
-			}
+		lacking, err := e.lacking(ctx, ref, nodes)
+		if err != nil {
+			return err
 		}
 		if len(lacking) == 0 {
 			step.Cached("%s", ref)
@@ -51,6 +45,20 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 		}
 		return nil
 	})
+}
+
+// lacking are those of the nodes that do not have the image.
+func (e *Environment) lacking(ctx context.Context, ref string, nodes []string) (lacking []string, err error) {
+	for _, node := range nodes {
+		held, err := e.imagesIn(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		if !held[ref] {
+			lacking = append(lacking, node)
+		}
+	}
+	return lacking, nil
 }
 
 // preload loads the images that are loaded first while the control plane is made, which
@@ -76,9 +84,13 @@ func (e *Environment) preload(ctx, creating context.Context) {
 		if err != nil || !slices.Contains(needed, p) {
 			continue
 		}
+		lacking, err := e.lacking(ctx, ref, nodes)
+		if err != nil || len(lacking) == 0 {
+			continue
+		}
 		loads.Go(func() {
 			_ = e.Timeline.Step(ctx, "preload", p.Name, func(ctx context.Context, step *timeline.Step) error {
-				if err := e.stream(ctx, ref, nodes); err != nil {
+				if err := e.stream(ctx, ref, lacking); err != nil {
 					step.Skipped("%v", err)
 					return nil
 				}

@@ -38,6 +38,8 @@ type World struct {
 	Report func(suite string) string
 	// Stopping shows pods that end when coverage is collected.
 	Stopping func(ctx context.Context, seen func(*corev1.Pod)) error
+	// NodesOf is the image that the cluster was created of.
+	NodesOf string
 	// Creating is what lasts while a cluster is made whose nodes run; nil is no time at all.
 	Creating func()
 
@@ -280,8 +282,8 @@ type kind struct {
 }
 
 // Create makes the cluster.
-func (k kind) Create(ctx context.Context, _ cluster.Spec, tell cluster.Progress) error {
-	err := k.change(ctx, "create", func() { k.created, k.stopped = true, false })
+func (k kind) Create(ctx context.Context, spec cluster.Spec, tell cluster.Progress) error {
+	err := k.change(ctx, "create", func() { k.created, k.stopped, k.NodesOf = true, false, spec.Image })
 	if err == nil {
 		tell.Prepared()
 		if k.Creating != nil {
