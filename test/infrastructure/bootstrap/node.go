@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,18 +73,12 @@ func Node(ctx context.Context, runner command.Runner, engine Builder, root strin
 		err = errors.Join(err, engine.Remove(ctx, base))
 	}()
 	job.Status("importing the control plane's images")
-	out, err := os.Create(store)
+	err = written(store, func(w io.Writer) error {
+		return engine.RunPrivileged(ctx, base,
+			[]string{"/var"}, []string{programs + ":/programs", filepath.Join(job.Work, "images.sh") + ":/images.sh"},
+			w, "bash", "/images.sh", "/programs", version)
+	})
 	if err != nil {
-		return err
-	}
-	defer out.Close()
-	err = engine.RunPrivileged(ctx, base,
-		[]string{"/var"}, []string{programs + ":/programs", filepath.Join(job.Work, "images.sh") + ":/images.sh"},
-		out, "bash", "/images.sh", "/programs", version)
-	if err != nil {
-		return err
-	}
-	if err := out.Close(); err != nil {
 		return err
 	}
 	job.Status("building the image")
