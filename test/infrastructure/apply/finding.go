@@ -177,16 +177,29 @@ func lookAtJob(obj *unstructured.Unstructured, pods []*corev1.Pod) finding {
 	return found
 }
 
-// succeeded tells whether so many of a Job's pods have succeeded as it takes. Its controller
-// gathers what they tell for a second before it says that it is complete. Where it matters
-// which pods did, or it is not said how many must, the controller decides.
+// succeeded tells whether so many of a Job's pods have done their work as it takes. Its
+// controller gathers what they tell for a second before it says that it is complete. Where it
+// matters which pods did, or it is not said how many must, the controller decides.
 func succeeded(job *batchv1.Job, pods []*corev1.Pod) bool {
 	indexed := job.Spec.CompletionMode != nil && *job.Spec.CompletionMode != batchv1.NonIndexedCompletion
 	if job.Spec.Completions == nil || job.Spec.SuccessPolicy != nil || indexed {
 		return false
 	}
-	done := filter(pods, func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodSucceeded })
-	return len(done) >= int(*job.Spec.Completions)
+	return len(filter(pods, done)) >= int(*job.Spec.Completions)
+}
+
+// done tells whether a Job's pod has done its work: it has succeeded, or all of its containers
+// have ended well, for good. The kubelet tells of these in milliseconds, and of the pod a
+// second later, once it has taken down what they ran in (1.37).
+func done(pod *corev1.Pod) bool {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil {
+		return pod.Status.Phase == corev1.PodSucceeded
+	}
+	restartable := slices.ContainsFunc(pod.Spec.Containers, func(container corev1.Container) bool { return container.RestartPolicy != nil })
+	well := filter(pod.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {
+		return status.State.Terminated != nil && status.State.Terminated.ExitCode == 0
+	})
+	return !restartable && len(well) > 0 && len(well) == len(pod.Spec.Containers)
 }
 
 // lookAtService takes a Service that selects pods for ready when it has an address

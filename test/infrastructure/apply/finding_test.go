@@ -131,11 +131,40 @@ spec: `
 		pod.OwnerReferences = []metav1.OwnerReference{{UID: owner, Controller: &controls}}
 		return pod
 	}
+	// What the kubelet tells of a pod for a second after its containers have ended.
+	ended := func(codes ...int32) *corev1.Pod {
+		pod := of("it", corev1.PodRunning)
+		for _, code := range codes {
+			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{})
+			pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{State: corev1.ContainerState{
+				Terminated: &corev1.ContainerStateTerminated{ExitCode: code},
+			}})
+		}
+		return pod
+	}
+	begun := ended(0, 0)
+	begun.Status.ContainerStatuses = begun.Status.ContainerStatuses[:1]
+	half := ended(0, 0)
+	half.Status.ContainerStatuses[1].State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	evicted := ended(0)
+	evicted.Status.Phase = corev1.PodFailed
+	removed := ended(0)
+	removed.DeletionTimestamp = &metav1.Time{}
+	again := ended(0)
+	policy := corev1.ContainerRestartPolicyAlways
+	again.Spec.Containers[0].RestartPolicy = &policy
 	tests := []struct {
 		name, spec string
 		pods       []*corev1.Pod
 		want       bool
 	}{
+		{"whose containers have ended", "{completions: 1}", []*corev1.Pod{ended(0, 0)}, true},
+		{"one of whose containers has failed", "{completions: 1}", []*corev1.Pod{ended(0, 1)}, false},
+		{"one of whose containers runs", "{completions: 1}", []*corev1.Pod{half}, false},
+		{"one of whose containers is not there yet", "{completions: 1}", []*corev1.Pod{begun}, false},
+		{"whose containers are started again", "{completions: 1}", []*corev1.Pod{again}, false},
+		{"whose pod is evicted", "{completions: 1}", []*corev1.Pod{evicted}, false},
+		{"whose pod is removed", "{completions: 1}", []*corev1.Pod{removed}, false},
 		{"of which one has succeeded", "{completions: 1}", []*corev1.Pod{of("it", corev1.PodFailed), of("it", corev1.PodSucceeded)}, true},
 		{"of which one runs", "{completions: 1}", []*corev1.Pod{of("it", corev1.PodRunning)}, false},
 		{"of which one of two has", "{completions: 2}", []*corev1.Pod{of("it", corev1.PodSucceeded), of("it", corev1.PodRunning)}, false},
