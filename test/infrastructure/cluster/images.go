@@ -43,11 +43,13 @@ func (k Kind) Booted(ctx context.Context, nodes []string) error {
 	return group.Wait()
 }
 
-// Import streams one image archive into every given node at once. ctr works on it by itself:
-// through containerd's transfer service, its default, an image of 92 MB costs 5.4 core seconds
-// from the engine's store to the node's, and so 3.7 (two cores, containerd 2.4, 2026). save writes the
-// archive; it is called once. The error is that of every node that refused the archive, and
-// of save: which of them ended the others cannot be told from the order.
+// Import streams one image archive, which save writes once, into every given node at once. The
+// error is that of every node that refused the archive, and of save: which of them ended the
+// others cannot be told from the order.
+//
+// ctr works on it by itself: through containerd's transfer service, its default, an image of
+// 92 MB costs 5.4 core seconds from the engine's store to the node's, and so 3.7 (two cores,
+// containerd 2.4, 2026).
 func (k Kind) Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error {
 	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
