@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"kubernaut.ai/e2e/test/infrastructure"
+	"kubernaut.ai/e2e/test/infrastructure/apply"
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/fake"
 	"kubernaut.ai/e2e/test/infrastructure/targets"
@@ -120,7 +121,7 @@ func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
 				}
 			}
 			for _, load := range steps(env, "load") {
-				after(load, one(t, env, "deploy", "cluster"))
+				after(load, one(t, env, "cluster", "create"))
 			}
 			after(one(t, env, "deploy", "infra"), one(t, env, "load", "postgres"))
 			after(one(t, env, "deploy", "infra"), one(t, env, "load", "redis"))
@@ -140,17 +141,19 @@ func TestEveryBuildEndsBeforeTheClusterStarts(t *testing.T) {
 func TestLoadsRunBesideTheInfrastructure(t *testing.T) {
 	const variant = "beside"
 	loading, deployed := make(chan struct{}), make(chan struct{})
-	_, _, project := openFake(t, variant, func(call string) error {
+	var infra string // the first of its objects
+	_, env, project := openFake(t, variant, func(call string) error {
 		switch {
 		case strings.HasPrefix(call, "save localhost/kubernaut-e2e/gateway:"):
 			close(loading)
 			<-deployed // ends only if deploy:infra does not wait for it
-		case strings.HasPrefix(call, "wait Secret/kubernaut-system/postgresql"), strings.HasPrefix(call, "wait ConfigMap/kubernaut-system/postgresql"):
+		case call == "wait "+infra:
 			<-loading
 			close(deployed)
 		}
 		return nil
 	})
+	infra = apply.RefOf(env.Objects["infra"][0]).String()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := project.EndToEnd(ctx, "gateway"); err != nil {

@@ -95,9 +95,17 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if broken != nil {
 			step.Detail("%s, anew: %s", e.ClusterName, broken.Reason)
 		}
-		return e.state.Made(checkout.Record{
+		if err := e.state.Made(checkout.Record{
 			Spec: identity, Engine: e.adapters.EngineName, Nodes: nodes, Made: time.Now(), By: e.Target,
-		})
+		}); err != nil {
+			return err
+		}
+		// What is new holds nothing that the manifests have no more: nothing need be looked for.
+		sum, err := digestOf(e.objects())
+		if err != nil {
+			return err
+		}
+		return e.noteDeployed(everything, sum)
 	})
 	if err == nil && e.Variant == Coverage {
 		e.followPods()

@@ -83,8 +83,8 @@ const (
 // objects of its components name. The rules, beside those of the ordering:
 //
 //   - the cluster is made of its node's image, which may hold the other third-party ones;
-//   - an image is loaded when it is built, and a component deployed, into a cluster that has the base
-//     component;
+//   - an image is loaded when it is built and there is a cluster, and a component deployed into one
+//     that has the base component;
 //   - the images of components that others come after or work with, and that need no other
 //     themselves, are loaded first: what they run, the databases, takes longest to come up,
 //     so it gets the machine first and everything else is loaded while it starts. What of
@@ -151,14 +151,14 @@ func newGraph(catalog Catalog, images map[string][]string, ordering Ordering) (*
 	}
 	g.first = first
 	for _, load := range first {
-		add(load, ready, Phase{BuildImage, load.Name})
+		add(load, create, Phase{BuildImage, load.Name})
 	}
 	for _, name := range catalog.imageNames(func(image ImageSpec) bool { return image.Name != catalog.Node }) {
 		load := Phase{LoadImage, name}
 		switch {
 		case slices.Contains(first, load):
 		case len(first) == 0:
-			add(load, ready, Phase{BuildImage, name})
+			add(load, create, Phase{BuildImage, name})
 		default:
 			add(load, append(slices.Clone(first), Phase{BuildImage, name})...)
 		}

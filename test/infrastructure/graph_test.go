@@ -41,7 +41,7 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 		{BuildImage, "gateway"}:           "build/compile",
 		{CreateCluster, ""}:               "build/alertmanager build/datastorage build/gateway build/kind-node build/postgres build/redis",
 		{DeployComponent, "cluster"}:      "cluster/create",
-		{LoadImage, "postgres"}:           "build/postgres deploy/cluster",
+		{LoadImage, "postgres"}:           "build/postgres cluster/create",
 		{LoadImage, "gateway"}:            "build/gateway load/postgres load/redis",
 		{LoadImage, "datastorage"}:        "build/datastorage load/postgres load/redis",
 		{LoadImage, "alertmanager"}:       "build/alertmanager load/postgres load/redis", // nothing comes after it
@@ -64,8 +64,8 @@ func TestTheHybridOrderFollowsFromCatalogAndManifests(t *testing.T) {
 func TestTheOrderingsDifferInWhatTheyHaveWait(t *testing.T) {
 	create, compile, load := Phase{Kind: CreateCluster}, Phase{Kind: CompileServices}, Phase{LoadImage, "postgres"}
 	for ordering, want := range map[Ordering][3]string{
-		ClusterFirst: {"build/alertmanager build/kind-node build/postgres build/redis", "deploy/cluster", "build/datastorage build/gateway build/postgres deploy/cluster"},
-		Overlapped:   {"build/alertmanager build/kind-node build/postgres build/redis", "", "build/postgres deploy/cluster"},
+		ClusterFirst: {"build/alertmanager build/kind-node build/postgres build/redis", "deploy/cluster", "build/datastorage build/gateway build/postgres cluster/create"},
+		Overlapped:   {"build/alertmanager build/kind-node build/postgres build/redis", "", "build/postgres cluster/create"},
 	} {
 		g, err := newGraph(Kubernaut(), kubernautImages, ordering)
 		if err != nil {

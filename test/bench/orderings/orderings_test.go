@@ -62,9 +62,10 @@ func TestThePathIsWhatTheEndWaitedFor(t *testing.T) {
 	}
 	got := path(plan, []timeline.Entry{
 		at("build", "compile", 0, 9), at("build", "gateway", 9, 10), at("build", "redis", 0, 2), at("cluster", "create", 10, 20),
-		at("deploy", "cluster", 20, 21), at("load", "redis", 21, 23), at("load", "postgres", 21, 25), at("teardown", "cluster", 25, 30),
+		at("deploy", "cluster", 20, 21), at("load", "redis", 20, 22), at("load", "postgres", 20, 24),
+		at("deploy", "infra", 24, 25), at("teardown", "cluster", 25, 30),
 	})
-	if want := "[{build/compile 9} {build/gateway 1} {cluster/create 10} {deploy/cluster 1} {load/postgres 4}]"; fmt.Sprint(got) != want {
+	if want := "[{build/compile 9} {build/gateway 1} {cluster/create 10} {load/postgres 4} {deploy/infra 1}]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 }

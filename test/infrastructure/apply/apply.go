@@ -22,8 +22,9 @@ const parallel = 16
 
 // Apply makes the objects exist as they are written, by server-side apply: fields
 // of others are kept, conflicting ones are taken over, and unknown fields are
-// refused. Kinds go in the order that their dependencies need; new custom resource
-// definitions are served before it goes on.
+// refused. Kinds go in the order that their dependencies need; the API server serves what
+// new custom resource definitions define before an object of such a kind is sent, and
+// before it returns.
 //
 // It converges: applying twice changes nothing, a Job that failed and whatever differs in
 // what can be set once only is made anew, with its pods, and pods that a node holds back
@@ -32,17 +33,21 @@ const parallel = 16
 // refused; the ChangeSet holds what was done before it.
 func (a *Applier) Apply(ctx context.Context, objs []*unstructured.Unstructured) (ChangeSet, error) {
 	var changes ChangeSet
+	unserved := objs
 	for _, row := range ranks(objs) {
+		if rank(row[0]) == len(order) {
+			if err := a.serve(ctx, unserved); err != nil {
+				return changes, err
+			}
+			unserved = nil
+		}
 		done, err := a.applyRow(ctx, row)
 		changes = append(changes, done...)
 		if err != nil {
 			return changes, err
 		}
-		if err := a.serve(ctx, row); err != nil {
-			return changes, err
-		}
 	}
-	return changes, nil
+	return changes, a.serve(ctx, unserved)
 }
 
 // applyRow applies objects that do not depend on each other. One that is refused
@@ -132,26 +137,22 @@ func same(before, after *unstructured.Unstructured) bool {
 	return equality.Semantic.DeepEqual(asked(before), asked(after))
 }
 
-// serve waits until the API server serves the kinds that row defines, so that the
-// next row can use them.
-func (a *Applier) serve(ctx context.Context, row []*unstructured.Unstructured) error {
-	var definitions ChangeSet
-	for _, obj := range row {
-		if obj.GetKind() == "CustomResourceDefinition" {
-			definitions = append(definitions, Change{Object: RefOf(obj)})
-		}
+// serve waits until the API server serves the kinds that those of objs define which are
+// custom resource definitions.
+func (a *Applier) serve(ctx context.Context, objs []*unstructured.Unstructured) error {
+	definitions := filter(objs, func(obj *unstructured.Unstructured) bool { return obj.GetKind() == "CustomResourceDefinition" })
+	var changes ChangeSet
+	for _, definition := range definitions {
+		changes = append(changes, Change{Object: RefOf(definition)})
 	}
-	if len(definitions) == 0 {
-		return nil
-	}
-	if err := a.Wait(ctx, definitions); err != nil {
+	if err := a.Wait(ctx, changes); err != nil {
 		return err
 	}
-	for _, obj := range row {
-		group, _, _ := unstructured.NestedString(obj.Object, "spec", "group")
-		kind, _, _ := unstructured.NestedString(obj.Object, "spec", "names", "kind")
+	for _, definition := range definitions {
+		group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
+		kind, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "kind")
 		if err := a.discover(ctx, schema.GroupKind{Group: group, Kind: kind}); err != nil {
-			return fmt.Errorf("%s: %w", RefOf(obj), err)
+			return fmt.Errorf("%s: %w", RefOf(definition), err)
 		}
 	}
 	return nil
@@ -163,8 +164,9 @@ func (a *Applier) discover(ctx context.Context, kind schema.GroupKind) error {
 	again := func(err error) bool { return meta.IsNoMatchError(err) || kube.Transient(err) }
 	return kube.Retry(ctx, again, func() error {
 		_, err := a.mapper.RESTMappingWithContext(kube.Quiet(ctx), kind)
-		if meta.IsNoMatchError(err) {
+		if meta.IsNoMatchError(err) { // of what it remembers
 			a.mapper.ResetWithContext(kube.Quiet(ctx))
+			_, err = a.mapper.RESTMappingWithContext(kube.Quiet(ctx), kind)
 		}
 		return err
 	})

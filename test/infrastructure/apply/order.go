@@ -10,18 +10,19 @@ import (
 // bundle are made from.
 const authorityKind = "Secret (certificate authority)"
 
-// order says what must exist before what. Kinds of one row are applied in
-// parallel; kinds that no row names come last, because they are custom resources
-// and admission webhooks, which need everything else.
+// order says what must exist before what. Kinds of one row are applied in parallel, and each
+// row is a round of requests that everything after it waits for; kinds that no row names come
+// last, because they are custom resources and admission webhooks, which need everything else.
 var order = [][]string{
 	{"Namespace"},
-	{"CustomResourceDefinition"},
-	{"ServiceAccount", "PriorityClass", "RuntimeClass", "StorageClass", "ResourceQuota", "LimitRange"},
-	{"ClusterRole", "Role"},
-	{"ClusterRoleBinding", "RoleBinding"},
-	{authorityKind},
-	{"Secret", "ConfigMap", "PersistentVolume", "PersistentVolumeClaim"},
-	{"Service", "NetworkPolicy", "PodDisruptionBudget"},
+	{
+		"CustomResourceDefinition", "ServiceAccount", "PriorityClass", "RuntimeClass", "StorageClass", "ResourceQuota", "LimitRange",
+		"ClusterRole", "Role", authorityKind,
+	},
+	{
+		"ClusterRoleBinding", "RoleBinding", "Secret", "ConfigMap", "PersistentVolume", "PersistentVolumeClaim",
+		"Service", "NetworkPolicy", "PodDisruptionBudget",
+	},
 	{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "Job", "CronJob"},
 }
 

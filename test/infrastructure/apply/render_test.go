@@ -128,9 +128,9 @@ func TestValidate(t *testing.T) {
 		}
 		want := []string{
 			`CustomResourceDefinition/fleets.example.dev: unknown field "spec.scop"`,
+			`Service/kubernaut-system/wrong-type: ...`,
 			`Secret/kubernaut-system/wrong-annotation: annotation e2e.kubernaut.ai/certificate: only a Secret of type kubernetes.io/tls can have it`,
 			`Secret/kubernaut-system/wrong-annotation: annotation e2e.kubernaut.ai/prepares: only a Job can have it`,
-			`Service/kubernaut-system/wrong-type: ...`,
 			`Deployment/kubernaut-system/gateway: unknown field "spec.replcas"`,
 			`Deployment/kubernaut-system/gateway: unknown field "spec.template.spec.containers[0].securityContext.readOnlyRootFileSystem"`,
 			`Deploymnet/kubernaut-system/typo: kind "Deploymnet": not in apps/v1`,
