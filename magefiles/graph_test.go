@@ -144,7 +144,7 @@ func TestLoadsRunBesideTheInfrastructure(t *testing.T) {
 	var infra string // the first of its objects
 	_, env, project := openFake(t, variant, func(call string) error {
 		switch {
-		case strings.HasPrefix(call, "save localhost/kubernaut-e2e/gateway:"):
+		case strings.HasPrefix(call, "import gateway/"):
 			close(loading)
 			<-deployed // ends only if deploy:infra does not wait for it
 		case call == "wait "+infra:

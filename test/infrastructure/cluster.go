@@ -35,6 +35,10 @@ func (e *Environment) createCluster(ctx context.Context, p Phase) error {
 		if err != nil {
 			return err
 		}
+		// Mounted into the node, which does not start without it.
+		if err := os.MkdirAll(spec.Archives, 0o755); err != nil {
+			return err
+		}
 		done, err := e.found(ctx, identity, step.Status)
 		var broken *cluster.Broken
 		switch {
@@ -154,7 +158,7 @@ func (e *Environment) clusterSpec() (cluster.Spec, error) {
 	e.mu.Unlock()
 	spec := cluster.Spec{
 		Image: ref, OwnCNI: packaged, CgroupV1: host.CgroupV1(os.DirFS("/")),
-		Patches: filepath.Join(e.Root, "docker", e.Node, "patches"),
+		Patches: filepath.Join(e.Root, "docker", e.Node, "patches"), Archives: e.archives(),
 	}
 	if e.Variant == Coverage {
 		spec.Mounts = map[string]string{e.rawDir(): coverageMount}

@@ -73,7 +73,7 @@ type Cluster interface {
 	All(ctx context.Context) ([]string, error)
 	Ports(ctx context.Context, node string) (map[cluster.Port]string, error)
 	Images(ctx context.Context, node string) ([]string, error)
-	Import(ctx context.Context, nodes []string, save func(context.Context, io.Writer) error) error
+	Import(ctx context.Context, nodes []string, archive string) error
 }
 
 // Applier puts objects into the cluster.

@@ -2,18 +2,23 @@ package infrastructure
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/google/renameio/v2"
 
 	"kubernaut.ai/e2e/test/infrastructure/cluster"
 	"kubernaut.ai/e2e/test/infrastructure/image"
 	"kubernaut.ai/e2e/test/infrastructure/timeline"
 )
 
-// loadImage streams the image into every node that does not have it.
+// loadImage loads the image into every node that does not have it.
 func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 	return e.step(ctx, p, e.Timeouts.Load, func(ctx context.Context, step *timeline.Step) error {
 		ref, err := e.Ref(p.Name)
@@ -33,12 +38,16 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 			return nil
 		}
 		step.Detail("%s into %s", ref, strings.Join(lacking, ", "))
-		if err := e.stream(ctx, ref, lacking); err != nil {
+		if err := e.carry(ctx, p.Name, ref, lacking); err != nil {
 			return err
 		}
 		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
 		// The image that is wanted is there, whatever stays.
 		for _, node := range lacking {
+			held, err := e.imagesIn(ctx, node)
+			if err == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(held)), func(ref string) bool { return image.NameOf(ref) == p.Name }) {
+				continue
+			}
 			if _, err := e.adapters.Cluster.PruneImages(ctx, node, image.Repository+p.Name, ref, e.original[p.Name]); err != nil {
 				fmt.Fprintf(timeline.Log(ctx), "%s: old images stay: %v\n", node, err)
 			}
@@ -90,7 +99,7 @@ func (e *Environment) preload(ctx, creating context.Context) {
 		}
 		loads.Go(func() {
 			_ = e.Timeline.Step(ctx, "preload", p.Name, func(ctx context.Context, step *timeline.Step) error {
-				if err := e.stream(ctx, ref, lacking); err != nil {
+				if err := e.carry(ctx, p.Name, ref, lacking); err != nil {
 					step.Skipped("%v", err)
 					return nil
 				}
@@ -102,11 +111,39 @@ func (e *Environment) preload(ctx, creating context.Context) {
 	loads.Wait()
 }
 
-// stream streams an image of the engine's into nodes.
-func (e *Environment) stream(ctx context.Context, ref string, nodes []string) error {
-	return e.adapters.Cluster.Import(ctx, nodes, func(ctx context.Context, w io.Writer) error {
-		return e.adapters.Engine.Save(ctx, w, ref)
-	})
+// carry loads an image of the engine's into nodes.
+func (e *Environment) carry(ctx context.Context, name, ref string, nodes []string) error {
+	archive, err := e.archive(ctx, name, ref)
+	if err != nil {
+		return err
+	}
+	return e.adapters.Cluster.Import(ctx, nodes, archive)
+}
+
+// archives is the folder with one archive of each image, that which was loaded last: the next
+// cluster most likely gets the same. The nodes have it mounted.
+func (e *Environment) archives() string { return e.state.Build("images") }
+
+// archive returns the path of an image's archive in archives, where it is written unless it is
+// there. That a reference of another's names the same image as before, nobody knows.
+func (e *Environment) archive(ctx context.Context, name, ref string) (string, error) {
+	file := filepath.Join(name, strings.NewReplacer("/", "-", ":", "-").Replace(ref)+".tar")
+	if _, err := os.Stat(filepath.Join(e.archives(), file)); err == nil && image.NameOf(ref) == name {
+		return file, nil
+	}
+	folder := filepath.Join(e.archives(), name)
+	if err := errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755)); err != nil {
+		return "", err
+	}
+	pending, err := renameio.NewPendingFile(filepath.Join(e.archives(), file), renameio.WithPermissions(0o644))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = pending.Cleanup() }() // does nothing once it is in its place
+	if err := e.adapters.Engine.Save(ctx, pending, ref); err != nil {
+		return "", err
+	}
+	return file, pending.CloseAtomicallyReplace()
 }
 
 // nodes returns the nodes that run, asked once a run.

@@ -49,7 +49,7 @@ func (r *rig) again(environ []string, goals ...infrastructure.Phase) (string, er
 	var did []string
 	for _, call := range r.world.Calls() {
 		what, _, _ := strings.Cut(call, " ")
-		if slices.Contains([]string{"create", "keep", "park", "restore", "mend", "delete", "save"}, what) {
+		if slices.Contains([]string{"create", "keep", "park", "restore", "mend", "delete", "import"}, what) {
 			did = append(did, what)
 		}
 	}
@@ -57,7 +57,7 @@ func (r *rig) again(environ []string, goals ...infrastructure.Phase) (string, er
 }
 
 func TestAClusterIsParkedAndRestored(t *testing.T) {
-	const made = "delete create save save save keep " // what is left of an earlier creation is removed first
+	const made = "delete create import import import keep " // what is left of an earlier creation is removed first
 	tests := []struct {
 		name    string
 		environ []string
@@ -67,13 +67,13 @@ func TestAClusterIsParkedAndRestored(t *testing.T) {
 		reason  string // why it is made anew
 	}{
 		{"by default", nil, nil, made + "park", "restore mend park", ""},
-		{"never", []string{"E2E_PARK=never"}, nil, "delete create save save save delete", "delete create save save save delete", ""},
-		{"in CI", []string{"CI=true"}, nil, "delete create save save save delete", "delete create save save save delete", ""},
+		{"never", []string{"E2E_PARK=never"}, nil, "delete create import import import delete", "delete create import import import delete", ""},
+		{"in CI", []string{"CI=true"}, nil, "delete create import import import delete", "delete create import import import delete", ""},
 		{"in CI, where that is wanted", []string{"CI=true", "E2E_PARK=always"}, nil, made + "park", "restore mend park", ""},
 		{"where the cluster is always kept", []string{"E2E_KEEP=always"}, nil, strings.TrimSpace(made), "mend", ""},
 		{"a service has changed, which is not loaded a second time", nil, func(r *rig) {
 			filetest.Put(r.t, r.plan.Root, "docker/left/Dockerfile", "FROM scratch\nUSER 1\n")
-		}, made + "park", "restore mend save keep park", ""},
+		}, made + "park", "restore mend import keep park", ""},
 		{"what it is founded on has changed", nil, func(r *rig) {
 			filetest.Put(r.t, r.plan.Root, "manifests/store/base/app.yaml", strings.ReplaceAll(pod, "app", "store")+"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n")
 		}, made + "park", made + "park", "store is another than in the state that was kept"},
@@ -301,7 +301,7 @@ func TestARunThatIsKilledLeavesNoHalfCluster(t *testing.T) {
 			did, err := r.again(nil, tested("first"))
 			want := "restore mend park"
 			if call == "keep" {
-				want = "restore mend save keep park"
+				want = "restore mend import keep park"
 			}
 			if err != nil || did != want {
 				t.Errorf("got %q and %v, want %q", did, err, want)
@@ -326,7 +326,7 @@ func TestAStateThatCannotBeKeptFailsNoRun(t *testing.T) {
 			return nil
 		}
 		did, err := r.again([]string{"E2E_KEEP=never"}, tested("first"))
-		if fails := err != nil; fails != test.fails || did != "delete create save save save keep delete" {
+		if fails := err != nil; fails != test.fails || did != "delete create import import import keep delete" {
 			t.Errorf("%v: got %q and %v", test.problem, did, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package infrastructure_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -820,6 +821,43 @@ func TestWhatTheManifestsHaveNoMoreIsLookedForWhenTheyHaveChanged(t *testing.T) 
 	r.plan.Objects["right"] = r.plan.Objects["right"][1:]
 	if !pruned(true) || !pruned(false) || pruned(false) {
 		t.Error("it is looked for until that went well, and then no more")
+	}
+}
+
+func TestAnImageIsWrittenOnceForAllClusters(t *testing.T) {
+	r := founded(t, "E2E_PARK=never")
+	archives := r.cluster().Build("images")
+	loads := func() (saved []string) {
+		t.Helper()
+		r.world.Forget()
+		if err := r.run(deployed("right")); err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range r.world.Calls() {
+			if name, ok := strings.CutPrefix(call, "save "); ok {
+				saved = append(saved, cmp.Or(image.NameOf(name), name))
+			}
+		}
+		slices.Sort(saved)
+		return saved
+	}
+	if got := loads(); !slices.Equal(got, []string{"docker.io/store", "left", "right"}) {
+		t.Fatalf("saved %v, want all", got)
+	}
+	// Another's reference may mean another image today.
+	if got := loads(); !slices.Equal(got, []string{"docker.io/store"}) {
+		t.Errorf("saved %v again", got)
+	}
+	// What a run that was killed has left, and an image that was built anew.
+	filetest.Put(t, archives, "left/.localhost.tar123", "half")
+	filetest.Put(t, r.plan.Root, "docker/left/Dockerfile", "FROM scratch\nUSER 1\n")
+	if got := loads(); !slices.Equal(got, []string{"docker.io/store", "left"}) {
+		t.Errorf("saved %v, want what has changed", got)
+	}
+	for _, name := range []string{"left", "right", "store"} {
+		if files, err := os.ReadDir(filepath.Join(archives, name)); err != nil || len(files) != 1 {
+			t.Errorf("%s: got %v and %v, want one archive", name, files, err)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ type Spec struct {
 	CgroupV1 bool              // the host has cgroup v1, which the kubelet refuses unless told otherwise
 	Patches  string            // host folder with kubeadm patches; empty for none
 	Mounts   map[string]string // host folder to the path in the control plane's node where it is mounted, writable
+	Archives string            // host folder with the archives that Import loads; empty for none
 }
 
 // Port is a node port. TCP and UDP may share a number.
@@ -47,8 +48,11 @@ var (
 	cgroupV1Containerd string
 )
 
-// patchesPath is where a node finds the folder with kubeadm patches.
-const patchesPath = "/kind/patches"
+// Where a node finds the folder with kubeadm patches, and that with image archives.
+const (
+	patchesPath  = "/kind/patches"
+	archivesPath = "/kind/archives"
+)
 
 // config is the typed form of Spec that kind takes.
 func (s Spec) config() *v1alpha4.Cluster {
@@ -62,6 +66,9 @@ func (s Spec) config() *v1alpha4.Cluster {
 	}
 	for _, host := range slices.Sorted(maps.Keys(s.Mounts)) {
 		control.ExtraMounts = append(control.ExtraMounts, v1alpha4.Mount{HostPath: host, ContainerPath: s.Mounts[host]})
+	}
+	if s.Archives != "" {
+		control.ExtraMounts = append(control.ExtraMounts, v1alpha4.Mount{HostPath: s.Archives, ContainerPath: archivesPath, Readonly: true})
 	}
 	cluster := &v1alpha4.Cluster{
 		TypeMeta:             v1alpha4.TypeMeta{APIVersion: "kind.x-k8s.io/v1alpha4", Kind: "Cluster"},
@@ -108,7 +115,7 @@ func (s Spec) Identity(engine string) (Identity, error) {
 	}
 	identity := Identity{
 		"engine": engine, "node image": s.Image, "node ports": fmt.Sprint(s.Ports), "mounts": fmt.Sprint(s.Mounts), // maps print sorted
-		"settings": digest,
+		"settings": digest, "archives": s.Archives,
 	}
 	if s.Patches != "" {
 		identity["kubeadm patches"], err = fingerprint.New().Dir(os.DirFS(s.Patches), ".", nil).Sum()

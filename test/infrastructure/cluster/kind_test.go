@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"kubernaut.ai/e2e/test/infrastructure/command"
@@ -160,84 +158,33 @@ func TestDeleteFailsOnlyWhenSomethingIsLeft(t *testing.T) {
 	}
 }
 
-func TestAnImportWithoutRoomSaysSo(t *testing.T) {
-	runner := &command.Recorder{Answer: func(command.Cmd) error {
-		return &command.Error{ExitCode: 1, Stderr: "level=warning msg=DEPRECATION\nctr: failed to copy: write /var/x: no space left on device"}
-	}}
-	err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1"}, func(context.Context, io.Writer) error { return nil })
-	if want := "node n1: no space left on podman's disk"; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %q", err, want)
-	}
-}
-
-func TestImportStreamsOneArchiveIntoEveryNode(t *testing.T) {
-	var mu sync.Mutex
-	got := map[string]string{}
-	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
-		var data bytes.Buffer
-		_, err := io.Copy(&data, cmd.Stdin)
-		mu.Lock()
-		defer mu.Unlock()
-		got[cmd.Args[3]] = data.String()
-		return err
-	}}
-	saves := 0
-	err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1", "n2", "n3"}, func(_ context.Context, w io.Writer) error {
-		saves++
-		_, err := io.WriteString(w, "archive")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := (map[string]string{"n1": "archive", "n2": "archive", "n3": "archive"}); !reflect.DeepEqual(got, want) || saves != 1 {
-		t.Errorf("got %v after %d saves, want %v after one", got, saves, want)
-	}
-	want := []string{"podman", "exec", "--interactive", "n1", "ctr", "--namespace", "k8s.io", "images", "import", "--local", "-"}
-	if !slices.ContainsFunc(runner.Calls(), func(call []string) bool { return slices.Equal(call, want) }) {
-		t.Errorf("no call %v", want)
-	}
-}
-
-func TestImportNamesTheNodeThatFails(t *testing.T) {
-	for _, after := range []int64{0, 1000 * 1000} { // bytes: at once, or when all have come
-		runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
-			if cmd.Args[3] == "n2" {
-				_, _ = io.CopyN(io.Discard, cmd.Stdin, after)
-				return errors.New("no space left on device")
-			}
-			_, err := io.Copy(io.Discard, cmd.Stdin)
-			return err
-		}}
-		err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1", "n2"}, func(_ context.Context, w io.Writer) error {
-			for range 1000 {
-				if _, err := io.WriteString(w, strings.Repeat("x", 1000)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err == nil || !strings.Contains(err.Error(), "node n2: no space left on device") {
-			t.Errorf("after %d bytes: got %v, want the node's error", after, err)
+func TestAnImportSaysInAWordWhatANodeLacks(t *testing.T) {
+	for said, want := range map[string]string{
+		"level=warning msg=DEPRECATION\nctr: failed to copy: write /var/x: no space left on device": "node n1: no space left on podman's disk",
+		"ctr: open /kind/archives/a/1.tar: no such file or directory":                               "node n1: does not see this checkout's image archives",
+	} {
+		runner := &command.Recorder{Answer: func(command.Cmd) error { return &command.Error{ExitCode: 1, Stderr: said} }}
+		if err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1"}, "a/1.tar"); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 }
 
-func TestImportNamesTheNodeAndTheEngineThatFailed(t *testing.T) {
-	// The engine stops in the middle: both ends see it, and either may be first.
-	for range 20 {
-		runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
-			_, _ = io.CopyN(io.Discard, cmd.Stdin, 1)
+func TestImportHasEveryNodeReadTheArchive(t *testing.T) {
+	runner := &command.Recorder{Answer: func(cmd command.Cmd) error {
+		if cmd.Args[2] == "n2" {
 			return errors.New("container is not running")
-		}}
-		err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1"}, func(_ context.Context, w io.Writer) error {
-			if _, err := io.WriteString(w, "xx"); err != nil {
-				return fmt.Errorf("podman save: %w", err)
-			}
-			return nil
-		})
-		if err == nil || !strings.Contains(err.Error(), "node n1: container is not running") {
-			t.Fatalf("got %v, want the node's error whoever was first", err)
+		}
+		return nil
+	}}
+	err := kindWith(t, "podman", runner).Import(t.Context(), []string{"n1", "n2", "n3"}, "a/1.tar")
+	if err == nil || err.Error() != "node n2: container is not running" {
+		t.Errorf("got %v, want the node's error", err)
+	}
+	for _, node := range []string{"n1", "n3"} {
+		want := []string{"podman", "exec", node, "ctr", "--namespace", "k8s.io", "images", "import", "--local", "/kind/archives/a/1.tar"}
+		if !slices.ContainsFunc(runner.Calls(), func(call []string) bool { return slices.Equal(call, want) }) {
+			t.Errorf("no call %v", want)
 		}
 	}
 }

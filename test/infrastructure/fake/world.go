@@ -51,6 +51,8 @@ type World struct {
 	held    map[string]bool // of the node
 	objects map[string]bool // that were applied
 	kept    *kept
+	// archives is the folder that the cluster was created with.
+	archives string
 }
 
 // kept is what of a cluster was put aside.
@@ -283,7 +285,7 @@ type kind struct {
 
 // Create makes the cluster.
 func (k kind) Create(ctx context.Context, spec cluster.Spec, tell cluster.Progress) error {
-	err := k.change(ctx, "create", func() { k.created, k.stopped, k.NodesOf = true, false, spec.Image })
+	err := k.change(ctx, "create", func() { k.created, k.stopped, k.NodesOf, k.archives = true, false, spec.Image, spec.Archives })
 	if err == nil {
 		tell.Prepared()
 		if k.Creating != nil {
@@ -391,16 +393,16 @@ func (k kind) Images(ctx context.Context, node string) ([]string, error) {
 	return slices.Sorted(maps.Keys(k.held)), err
 }
 
-// Import reads what save writes.
-func (k kind) Import(ctx context.Context, _ []string, save func(context.Context, io.Writer) error) error {
-	var text strings.Builder
-	if err := save(ctx, &text); err != nil {
+// Import takes what Save wrote into an archive below the folder that the cluster was made with.
+func (k kind) Import(ctx context.Context, nodes []string, archive string) error {
+	if err := k.did(ctx, "import "+archive+" into "+strings.Join(nodes, " ")); err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.has(&k.held, strings.Fields(text.String())...)
-	return nil
+	text, err := os.ReadFile(filepath.Join(k.archives, archive))
+	k.has(&k.held, strings.Fields(string(text))...)
+	return err
 }
 
 type applier struct{ *World }
