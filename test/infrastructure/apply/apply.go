@@ -137,8 +137,8 @@ func same(before, after *unstructured.Unstructured) bool {
 	return equality.Semantic.DeepEqual(asked(before), asked(after))
 }
 
-// serve waits until the API server serves the kinds that those of objs define which are
-// custom resource definitions.
+// serve waits until the API server serves the kinds that the custom resource definitions among
+// objs define.
 func (a *Applier) serve(ctx context.Context, objs []*unstructured.Unstructured) error {
 	definitions := filter(objs, func(obj *unstructured.Unstructured) bool { return obj.GetKind() == "CustomResourceDefinition" })
 	var changes ChangeSet
