@@ -42,10 +42,10 @@ func (e *Environment) loadImage(ctx context.Context, p Phase) error {
 			return err
 		}
 		// What an earlier run loaded and nothing runs any more; it is no longer in the manifests.
-		// The image that is wanted is there, whatever stays.
+		// The image that is wanted is there, whatever stays. A new node held none of its name.
 		for _, node := range lacking {
 			held, err := e.imagesIn(ctx, node)
-			if err == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(held)), func(ref string) bool { return image.NameOf(ref) == p.Name }) {
+			if err == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(held)), func(other string) bool { return image.NameOf(other) == p.Name }) {
 				continue
 			}
 			if _, err := e.adapters.Cluster.PruneImages(ctx, node, image.Repository+p.Name, ref, e.original[p.Name]); err != nil {
@@ -128,14 +128,15 @@ func (e *Environment) archives() string { return e.state.Build("images") }
 // there. That a reference of another's names the same image as before, nobody knows.
 func (e *Environment) archive(ctx context.Context, name, ref string) (string, error) {
 	file := filepath.Join(name, strings.NewReplacer("/", "-", ":", "-").Replace(ref)+".tar")
-	if _, err := os.Stat(filepath.Join(e.archives(), file)); err == nil && image.NameOf(ref) == name {
+	whole := filepath.Join(e.archives(), file)
+	if _, err := os.Stat(whole); err == nil && image.NameOf(ref) == name {
 		return file, nil
 	}
-	folder := filepath.Join(e.archives(), name)
+	folder := filepath.Dir(whole)
 	if err := errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755)); err != nil {
 		return "", err
 	}
-	pending, err := renameio.NewPendingFile(filepath.Join(e.archives(), file), renameio.WithPermissions(0o644))
+	pending, err := renameio.NewPendingFile(whole, renameio.WithPermissions(0o644))
 	if err != nil {
 		return "", err
 	}

@@ -192,8 +192,11 @@ func succeeded(job *batchv1.Job, pods []*corev1.Pod) bool {
 // have ended well, for good. The kubelet tells of these in milliseconds, and of the pod a
 // second later, once it has taken down what they ran in (1.37).
 func done(pod *corev1.Pod) bool {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil {
-		return pod.Status.Phase == corev1.PodSucceeded
+	switch {
+	case pod.Status.Phase == corev1.PodSucceeded:
+		return true
+	case pod.Status.Phase == corev1.PodFailed, pod.DeletionTimestamp != nil:
+		return false
 	}
 	restartable := slices.ContainsFunc(pod.Spec.Containers, func(container corev1.Container) bool { return container.RestartPolicy != nil })
 	well := filter(pod.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {

@@ -143,12 +143,10 @@ func TestApplyConverges(t *testing.T) {
 	if got, want := first.Summary(), "7 created"; got != want {
 		t.Fatalf("got %q, want %q:\n%s", got, want, first)
 	}
-	before := []string{first[0].Object.Name, first[1].Object.Name}
-	slices.Sort(before)
-	if !slices.Equal(before, []string{AuthoritySecret, "web"}) || first[6].Object.Kind != "Deployment" {
+	if first[0].Object.Name != AuthoritySecret || first[1].Object.Kind != "ServiceAccount" || first[6].Object.Kind != "Deployment" {
 		t.Errorf("applied in the wrong order:\n%s", first)
 	}
-	made, err := a.client.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{})
+	before, err := a.client.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,10 +159,10 @@ func TestApplyConverges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range made.Items {
-		for key, value := range made.Items[i].Data {
+	for i := range before.Items {
+		for key, value := range before.Items[i].Data {
 			if string(after.Items[i].Data[key]) != string(value) {
-				t.Errorf("Secret %s: %s changed", made.Items[i].Name, key)
+				t.Errorf("Secret %s: %s changed", before.Items[i].Name, key)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -52,24 +53,23 @@ func (k Kind) Booted(ctx context.Context, nodes []string) error {
 // transfer service, ctr's default, half as much again (two cores, containerd 2.4, 2026).
 func (k Kind) Import(ctx context.Context, nodes []string, archive string) error {
 	failed := make([]error, len(nodes))
-	var group errgroup.Group
+	var imports sync.WaitGroup
 	for i, node := range nodes {
-		group.Go(func() error {
+		imports.Go(func() {
 			err := k.Runner.Run(ctx, command.Cmd{Args: []string{
 				k.Engine, "exec", node, "ctr", "--namespace", "k8s.io", "images", "import", "--local", path.Join(archivesPath, archive),
 			}})
 			if err != nil {
 				failed[i] = k.inNode(node, err)
 			}
-			return nil
 		})
 	}
-	_ = group.Wait() // its functions return no error
+	imports.Wait()
 	return errors.Join(failed...)
 }
 
-// inNode is the error of a command that worked on a node's disk: that there is no room is
-// said among much else.
+// inNode is the error of a command that worked on a node's disk: that there is no room, or no
+// archive, is said among much else.
 func (k Kind) inNode(node string, err error) error {
 	var failed *command.Error
 	if errors.As(err, &failed) {
