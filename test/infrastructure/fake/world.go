@@ -40,7 +40,8 @@ type World struct {
 	Stopping func(ctx context.Context, seen func(*corev1.Pod)) error
 	// NodesOf is the image that the cluster was created of.
 	NodesOf string
-	// Creating is what lasts while a cluster is made whose nodes run; nil is no time at all.
+	// Creating is what lasts while a cluster is made whose nodes run; nil is no time at all, in
+	// which nothing can be done in them.
 	Creating func()
 
 	mu      sync.Mutex
@@ -286,11 +287,9 @@ type kind struct {
 // Create makes the cluster.
 func (k kind) Create(ctx context.Context, spec cluster.Spec, tell cluster.Progress) error {
 	err := k.change(ctx, "create", func() { k.created, k.stopped, k.NodesOf, k.archives = true, false, spec.Image, spec.Archives })
-	if err == nil {
+	if err == nil && k.Creating != nil {
 		tell.Prepared()
-		if k.Creating != nil {
-			k.Creating()
-		}
+		k.Creating()
 	}
 	return err
 }
