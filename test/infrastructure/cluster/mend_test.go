@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,7 +40,8 @@ type world struct {
 	ended          bool              // the node has, right after its start
 	endpoints      []string          // addresses that the API server's Service leads to
 	retries        int               // that its kubelet needs until it has read the Services
-	changed        chan corev1.Pod   // whoever watches is told
+	changed        chan corev1.Pod   // whoever watches is told, of what there is room for
+	asked          *sync.Mutex       // one question at a time
 }
 
 const node = "e2e-1-control-plane"
@@ -81,6 +83,8 @@ func (w *world) pod() corev1.Pod {
 }
 
 func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
+	w.asked.Lock()
+	defer w.asked.Unlock()
 	rw.Header().Set("Content-Type", "application/json")
 	if r.URL.Query().Get("sendInitialEvents") != "" { // as an API server that knows lists and watches only
 		rw.WriteHeader(http.StatusUnprocessableEntity)
@@ -88,6 +92,8 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Query().Get("watch") != "" {
+		w.asked.Unlock() // it lasts
+		defer w.asked.Lock()
 		rw.WriteHeader(http.StatusOK)
 		rw.(http.Flusher).Flush()
 		for {
@@ -131,6 +137,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 // open returns the world's cluster.
 func (w *world) open(t *testing.T) (Kind, *command.Recorder) {
 	t.Helper()
+	w.asked = new(sync.Mutex)
 	server := httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(server.Close)
 	if w.down {
@@ -190,10 +197,10 @@ func TestMend(t *testing.T) {
 		{"a pod that was ready, and is again", func(w *world) { w.wantReady, w.podReady = true, true }, "", nil, ""},
 		{"a pod that was ready, and is no more", func(w *world) { w.wantReady, w.podReady = true, false }, "", nil, "Pod/apps/web: is not ready again"},
 		{"a pod that its kubelet would start ten seconds later, because it had not read the Services", func(w *world) {
-			w.wantReady, w.podReady, w.retries, w.changed = true, true, 1, make(chan corev1.Pod)
+			w.wantReady, w.podReady, w.retries, w.changed = true, true, 1, make(chan corev1.Pod, 1)
 		}, "", nil, ""},
 		{"a pod whose kubelet has not read the Services when it tries again", func(w *world) {
-			w.wantReady, w.podReady, w.retries, w.changed = true, true, 2, make(chan corev1.Pod)
+			w.wantReady, w.podReady, w.retries, w.changed = true, true, 2, make(chan corev1.Pod, 2)
 		}, "", nil, ""},
 		{"a pod of the control plane, which was ready", func(w *world) { w.wantReady, w.podOf = true, map[string]string{"kubernetes.io/config.mirror": "x"} }, "", nil, ""},
 		{"its API server's address of before, which pods are still sent to", func(w *world) { w.endpoints = []string{"10.89.0.33", "10.89.0.40"} }, "", nil,
