@@ -270,9 +270,10 @@ func TestNumbersMayHaveAnyForm(t *testing.T) {
 }
 
 func TestABodyHasItsPlaceBeforeItIsRead(t *testing.T) {
-	release := make(chan struct{})
+	taken, release := make(chan struct{}), make(chan struct{})
 	s := &service{accept: func(e []audit.Event) (bool, error) {
 		if e[0].Type == "held" {
+			close(taken)
 			<-release
 		}
 		return false, nil
@@ -295,8 +296,10 @@ func TestABodyHasItsPlaceBeforeItIsRead(t *testing.T) {
 	r.ContentLength = smallBody + 1
 	r.Header.Set("Authorization", "Bearer x")
 	r.Header.Set("Expect", "100-continue") // what comes unasked is read, and thrown away
-	for len(s.seen()) == 0 {
-		runtime.Gosched()
+	select {
+	case <-taken:
+	case code := <-held:
+		t.Fatalf("the large one was refused: %d", code)
 	}
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
