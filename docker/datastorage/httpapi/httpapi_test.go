@@ -41,7 +41,7 @@ type service struct {
 	// verifyAll is asked when no correlation id is given.
 	verifyAll func(from audit.Place) (audit.Report, error)
 	mu        sync.Mutex
-	verbs     []string
+	verbs     []string // that were asked for
 }
 
 func (s *service) Accept(_ context.Context, events []audit.Event) ([]audit.Receipt, bool, error) {
@@ -58,13 +58,6 @@ func (s *service) Accept(_ context.Context, events []audit.Event) ([]audit.Recei
 		receipts[i] = audit.Receipt{ID: e.ID, Timestamp: e.Timestamp}
 	}
 	return receipts, queued, nil
-}
-
-// seen lists the verbs that were asked for.
-func (s *service) seen() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.verbs
 }
 
 func (s *service) Get(_ context.Context, id uuid.UUID) (audit.Stored, error) { return s.get(id) }
