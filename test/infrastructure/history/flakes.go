@@ -223,12 +223,13 @@ func (t *tally) beside() []neighbour {
 	return found[:min(len(found), shownBeside)]
 }
 
-// beside are the names of the specs that ran at the same time as one.
+// beside are the names of the specs that ran at the same time as one, in other processes: those
+// of its own come after each other, however their times are rounded.
 func (r *Run) beside(name string) map[string]bool {
 	names := map[string]bool{}
 	for _, spec := range r.Specs {
 		for _, other := range r.Specs {
-			if spec.Name == name && other.Name != name && !other.Node && other.At < spec.At+spec.Seconds && spec.At < other.At+other.Seconds {
+			if spec.Name == name && other.Name != name && other.Process != spec.Process && !other.Node && other.At < spec.At+spec.Seconds && spec.At < other.At+other.Seconds {
 				names[other.Name] = true
 			}
 		}
