@@ -41,7 +41,7 @@ type world struct {
 	endpoints      []string          // addresses that the API server's Service leads to
 	retries        int               // that its kubelet needs until it has read the Services
 	changed        chan corev1.Pod   // whoever watches is told, of what there is room for
-	asked          *sync.Mutex       // one question at a time
+	asked          *sync.Mutex       // one question at a time, but for watches
 }
 
 const node = "e2e-1-control-plane"
@@ -83,8 +83,6 @@ func (w *world) pod() corev1.Pod {
 }
 
 func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
-	w.asked.Lock()
-	defer w.asked.Unlock()
 	rw.Header().Set("Content-Type", "application/json")
 	if r.URL.Query().Get("sendInitialEvents") != "" { // as an API server that knows lists and watches only
 		rw.WriteHeader(http.StatusUnprocessableEntity)
@@ -92,8 +90,6 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Query().Get("watch") != "" {
-		w.asked.Unlock() // it lasts
-		defer w.asked.Lock()
 		rw.WriteHeader(http.StatusOK)
 		rw.(http.Flusher).Flush()
 		for {
@@ -106,6 +102,8 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+	w.asked.Lock()
+	defer w.asked.Unlock()
 	var list any
 	switch {
 	case r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/namespaces/apps/pods/web"):
