@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,6 +56,10 @@ func (a *Applier) Prune(ctx context.Context, keep []*unstructured.Unstructured) 
 	}
 	found = slices.DeleteFunc(found, func(obj *unstructured.Unstructured) bool {
 		return kept[identity{obj.GroupVersionKind().GroupKind(), obj.GetNamespace(), obj.GetName()}]
+	})
+	// The API server lists its kinds in an order that changes.
+	slices.SortFunc(found, func(a, b *unstructured.Unstructured) int {
+		return strings.Compare(RefOf(a).String(), RefOf(b).String())
 	})
 	var changes ChangeSet
 	for _, row := range slices.Backward(ranks(found)) {
