@@ -149,11 +149,12 @@ spec:
     spec:
       containers: [{name: web, image: web}]
 `},
-		{"Service", "clusterIP: 10.0.0.77", "clusterIP: 10.0.0.78", "services", `
+		// The first sixteen addresses are given to nobody who asks for none.
+		{"Service", "clusterIP: 10.0.0.7,", "clusterIP: 10.0.0.8,", "services", `
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: NS}
-spec: {clusterIP: 10.0.0.77, selector: {app: web}, ports: [{port: 80}]}
+spec: {clusterIP: 10.0.0.7, selector: {app: web}, ports: [{port: 80}]}
 `},
 		{"RoleBinding", "name: reader}", "name: writer}", "rolebindings", `
 apiVersion: rbac.authorization.k8s.io/v1
